@@ -1,0 +1,1 @@
+"""The engine: from decisions to trades, equity and metrics."""

@@ -1,0 +1,1 @@
+"""Trained configurations: template, lineage, assembly."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: server, migrations and one module per table."""

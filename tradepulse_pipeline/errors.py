@@ -1,0 +1,54 @@
+"""The errors that a user can meet. One root, few classes; every message says what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TradePulseError(Exception):
+    """Root of every error that TradePulse raises on purpose."""
+
+
+class InvalidInputError(TradePulseError, ValueError):
+    """A value that a person or a program gave is not allowed; the message lists what is."""
+
+
+class CandleError(InvalidInputError):
+    """Candles break a rule of the data contract; the message names rows and counts."""
+
+
+class SourceError(TradePulseError):
+    """A source of candles could not answer; what was fetched before is kept."""
+
+
+class SourceUnreachableError(SourceError):
+    """No connection to the source at all (no network, blocked, refused)."""
+
+
+class InsufficientHistoryError(InvalidInputError):
+    """There are fewer candles than a window needs; the message gives both numbers."""
+
+
+class DatabaseError(TradePulseError):
+    """The database cannot be reached or holds what it must not; passwords never appear."""
+
+
+class SearchLimitError(InvalidInputError):
+    """A search is larger than the limit set for it; refused before it starts."""
+
+
+def one_of(kind: str, found: object, allowed: Iterable[str], *, where: str = "") -> InvalidInputError:
+    """Return the error for a name that is not among the ``allowed`` ones, with the nearest of them first.
+
+    Examples
+    --------
+    >>> print(one_of("timeframe", "5min", ["1m", "5m", "1h"]))
+    Unknown timeframe '5min'. Did you mean '5m'? Allowed: 1m, 5m, 1h.
+    """
+    names = [str(name) for name in allowed]
+    near = difflib.get_close_matches(str(found), names, n=3, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+    place = f" in {where}" if where else ""
+    listed = names if len(names) <= 60 else [*(near or names[:20]), f"… ({len(names)} in all)"]
+    return InvalidInputError(f"Unknown {kind} {str(found)!r}{place}.{hint} Allowed: {', '.join(listed)}.")

@@ -1,0 +1,11 @@
+"""The indicators that the shipped strategies read: what the shared indicators asset computes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tradepulse_pipeline.indicators.frame import Indicator
+from tradepulse_pipeline.indicators.volatility import ATR
+from tradepulse_pipeline.indicators.volume import MEAN_VOLUME_20
+
+ALL_INDICATORS: Final[tuple[Indicator, ...]] = (ATR, MEAN_VOLUME_20)

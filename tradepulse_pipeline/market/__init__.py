@@ -1,0 +1,1 @@
+"""Candles: what they belong to, where they come from, and whether they can be trusted."""

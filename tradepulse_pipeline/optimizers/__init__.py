@@ -1,0 +1,1 @@
+"""Searches over a strategy's parameter space."""

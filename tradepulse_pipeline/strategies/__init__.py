@@ -1,0 +1,1 @@
+"""Strategies: what they declare and what they decide."""

@@ -1,0 +1,134 @@
+"""What a strategy hands to the engine: decisions, and how their positions end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, Self
+
+import numpy as np
+
+from tradepulse_pipeline.errors import InvalidInputError
+from tradepulse_pipeline.market.candles import FloatArray, IntArray
+
+Side = Literal["long", "short", "both"]
+SIDES: Final[tuple[Side, ...]] = ("long", "short", "both")
+LONG: Final = 1
+SHORT: Final = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decisions:
+    """Decisions in bar order, as arrays of shape (n_decisions,): 'at the close of ``bar``, take ``side``'.
+
+    Prices that depend on an exit parameter are declared, not computed: a stop lies ``stop_multiple`` units of
+    ``stop_unit`` beyond ``stop_anchor``. The same decisions therefore serve every exit parameter set. Where several
+    patterns confirm at the same bar, each may be listed: the one whose stop is nearest to the close is taken.
+
+    Attributes
+    ----------
+    bar : int64
+        Index of the candle at whose close the decision is made; ascending.
+    side : int64
+        ``LONG`` (+1) or ``SHORT`` (-1).
+    stop_anchor, stop_unit : float64, price
+        ``stop_price = stop_anchor - side * stop_multiple * stop_unit``.
+    target_anchor, target_unit : float64, price
+        ``target_price = target_anchor + side * target_multiple * target_unit``, where the strategy sets a target by
+        price; NaN where the target is a multiple of R or there is none.
+    trail_unit : float64, price
+        The unit of the trailing stop's two distances (ATR at the decision); NaN where there is none.
+    exit_level : float64, price
+        A close beyond this price (below for long) is the condition that ends a young position; NaN for none.
+    """
+
+    bar: IntArray
+    side: IntArray
+    stop_anchor: FloatArray
+    stop_unit: FloatArray
+    target_anchor: FloatArray
+    target_unit: FloatArray
+    trail_unit: FloatArray
+    exit_level: FloatArray
+
+    @classmethod
+    def of(
+        cls,
+        bar: IntArray,
+        side: IntArray | int,
+        stop_anchor: FloatArray,
+        stop_unit: FloatArray,
+        *,
+        target_anchor: FloatArray | None = None,
+        target_unit: FloatArray | None = None,
+        trail_unit: FloatArray | None = None,
+        exit_level: FloatArray | None = None,
+    ) -> Self:
+        """Build decisions; what a strategy does not use is left out and becomes NaN."""
+        n = len(bar)
+
+        def price(values: FloatArray | None) -> FloatArray:
+            return np.full(n, np.nan) if values is None else np.ascontiguousarray(values, dtype=np.float64)
+
+        return cls(
+            np.ascontiguousarray(bar, dtype=np.int64),
+            np.ascontiguousarray(np.broadcast_to(side, (n,)), dtype=np.int64),
+            price(stop_anchor),
+            price(stop_unit),
+            price(target_anchor),
+            price(target_unit),
+            price(trail_unit),
+            price(exit_level),
+        )
+
+    def __post_init__(self) -> None:
+        n = len(self.bar)
+        for name in self.__dataclass_fields__:
+            if getattr(self, name).shape != (n,):
+                raise InvalidInputError(
+                    f"Decisions: column {name!r} has shape {getattr(self, name).shape}, expected ({n},) like 'bar'."
+                )
+        if n and (np.diff(self.bar) < 0).any():
+            raise InvalidInputError("Decisions: 'bar' must be ascending.")
+
+    def __len__(self) -> int:
+        return len(self.bar)
+
+    def mirrored(self) -> Self:
+        """Return the decisions seen in a mirror of prices: every price negated, long and short swapped."""
+        return type(self)(
+            self.bar,
+            -self.side,
+            -self.stop_anchor,
+            self.stop_unit,
+            -self.target_anchor,
+            self.target_unit,
+            self.trail_unit,
+            -self.exit_level,
+        )
+
+    @classmethod
+    def merged(cls, first: Self, second: Self) -> Self:
+        """Return both sets of decisions in bar order; at the same bar the first set's come first."""
+        order = np.argsort(np.concatenate([first.bar, second.bar]), kind="stable")
+        return cls(
+            *(np.concatenate([getattr(first, name), getattr(second, name)])[order] for name in cls.__dataclass_fields__)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exits:
+    """How the positions of one exit parameter set end. Distances are multiples of the units that decisions carry."""
+
+    #: Units of ``stop_unit`` between anchor and stop.
+    stop_multiple: float = 0.0
+    #: ``r``: the target lies ``target_multiple`` R beyond the entry; ``price``: beyond the decision's own anchor.
+    target: Literal["r", "price", "none"] = "none"
+    target_multiple: float = 0.0
+    #: Units of ``trail_unit`` that the best price must be beyond the entry; 0 for no trailing stop.
+    trail_activation: float = 0.0
+    #: Units of ``trail_unit`` that the trail stays behind the best price.
+    trail_distance: float = 0.0
+    #: The exit level holds for this many first bars of a position; 0 for none.
+    exit_level_bars: int = 0
+    #: Longest position in bars; 0 for no limit.
+    max_holding_bars: int = 0

@@ -1,0 +1,1 @@
+"""Windows, the out-of-sample record and what it proves."""

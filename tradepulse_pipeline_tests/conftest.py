@@ -1,0 +1,32 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None, print_blob=True)
+settings.load_profile("default")
+
+
+def _shared(name: str) -> Path:
+    base = Path(os.environ.get("TRADEPULSE_TEST_DATA", Path(__file__).parents[2] / "shared"))
+    folder = base / name
+    if not folder.is_dir():
+        pytest.skip(f"real recordings are not here: no folder {folder} (set TRADEPULSE_TEST_DATA to where they are)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def market_data_dir() -> Path:
+    """The folder of real candles, which the project does not ship."""
+    return _shared("market-data")
+
+
+@pytest.fixture(scope="session")
+def exchange_fixtures_dir() -> Path:
+    """The folder of recorded REST replies, which the project does not ship."""
+    return _shared("exchange-fixtures")

@@ -1,0 +1,140 @@
+"""LIQUIDITY_SWEEP_V3 as its definition reads, bar by bar and level by level; the short side is written out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tradepulse_pipeline_tests.reference.candles import Candle
+from tradepulse_pipeline_tests.reference.indicators import (
+    average_true_range,
+    is_swing_high,
+    is_swing_low,
+    mean_volume,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """At the close of ``bar``, go long (+1) or short (-1) with this stop."""
+
+    bar: int
+    side: int
+    stop_price: float
+
+
+class Sweeps:
+    """Finds the signals of a series for any parameters."""
+
+    def __init__(self, candles: list[Candle]) -> None:
+        self.candles = candles
+        self.atr = average_true_range(candles)
+        self.mean_volume = [mean_volume(candles, 20, i) for i in range(len(candles))]
+
+    def signals(self, parameters: Mapping[str, float], side: str) -> list[Signal]:
+        found: list[Signal] = []
+        if side in ("long", "both"):
+            found += self.long_signals(parameters)
+        if side in ("short", "both"):
+            found += self.short_signals(parameters)
+        return sorted(found, key=lambda signal: (signal.bar, -signal.side))
+
+    def has_volume_spike(self, s: int, parameters: Mapping[str, float]) -> bool:
+        mean = self.mean_volume[s]
+        if mean is None or mean <= 0 or self.candles[s].is_filled:
+            return False
+        return self.candles[s].volume > parameters["volume_spike_threshold"] * mean
+
+    # Long: a dip under a swing low.
+
+    def long_signals(self, parameters: Mapping[str, float]) -> list[Signal]:
+        found: dict[int, Signal] = {}
+        for s in range(int(parameters["key_level_lookback"]), len(self.candles)):
+            level = self.swept_low(s, parameters)
+            if level is None:
+                continue
+            r = self.bought_back(s, level, parameters)
+            if r is None:
+                continue
+            atr = self.atr[r]
+            assert atr is not None
+            found[r] = Signal(r, 1, self.candles[r].close - parameters["stop_distance"] * atr)
+        return list(found.values())
+
+    def swept_low(self, s: int, parameters: Mapping[str, float]) -> float | None:
+        """Return the highest live low that bar s sweeps."""
+        if not self.has_volume_spike(s, parameters):
+            return None
+        low = self.candles[s].low
+        swept: list[float] = []
+        for j in range(s - int(parameters["key_level_lookback"]), s - 3):
+            if not is_swing_low(self.candles, j):
+                continue
+            level = self.candles[j].low
+            is_live = all(self.candles[i].low >= level for i in range(j + 1, s))
+            if is_live and low < level and (level - low) / level <= parameters["pierce_depth"]:
+                swept.append(level)
+        return max(swept) if swept else None
+
+    def bought_back(self, s: int, level: float, parameters: Mapping[str, float]) -> int | None:
+        """Return the bar that confirms the sweep of a low at bar s."""
+        atr = self.atr[s - 1]
+        if atr is None:
+            return None
+        for r in range(s, s + int(parameters["rejection_candles"])):
+            if r >= len(self.candles):
+                return None
+            bar = self.candles[r]
+            if bar.low < level * (1 - parameters["pierce_depth"]):
+                return None
+            is_large = bar.close - bar.open >= parameters["reversal_candle_size"] * atr
+            if bar.close > bar.open and bar.close > level and is_large and not bar.is_filled:
+                return r
+        return None
+
+    # Short: a spike over a swing high.
+
+    def short_signals(self, parameters: Mapping[str, float]) -> list[Signal]:
+        found: dict[int, Signal] = {}
+        for s in range(int(parameters["key_level_lookback"]), len(self.candles)):
+            level = self.swept_high(s, parameters)
+            if level is None:
+                continue
+            r = self.sold_back(s, level, parameters)
+            if r is None:
+                continue
+            atr = self.atr[r]
+            assert atr is not None
+            found[r] = Signal(r, -1, self.candles[r].close + parameters["stop_distance"] * atr)
+        return list(found.values())
+
+    def swept_high(self, s: int, parameters: Mapping[str, float]) -> float | None:
+        """Return the lowest live high that bar s sweeps."""
+        if not self.has_volume_spike(s, parameters):
+            return None
+        high = self.candles[s].high
+        swept: list[float] = []
+        for j in range(s - int(parameters["key_level_lookback"]), s - 3):
+            if not is_swing_high(self.candles, j):
+                continue
+            level = self.candles[j].high
+            is_live = all(self.candles[i].high <= level for i in range(j + 1, s))
+            if is_live and high > level and (high - level) / level <= parameters["pierce_depth"]:
+                swept.append(level)
+        return min(swept) if swept else None
+
+    def sold_back(self, s: int, level: float, parameters: Mapping[str, float]) -> int | None:
+        """Return the bar that confirms the sweep of a high at bar s."""
+        atr = self.atr[s - 1]
+        if atr is None:
+            return None
+        for r in range(s, s + int(parameters["rejection_candles"])):
+            if r >= len(self.candles):
+                return None
+            bar = self.candles[r]
+            if bar.high > level * (1 + parameters["pierce_depth"]):
+                return None
+            is_large = bar.open - bar.close >= parameters["reversal_candle_size"] * atr
+            if bar.close < bar.open and bar.close < level and is_large and not bar.is_filled:
+                return r
+        return None
