@@ -1,0 +1,445 @@
+"""Training jobs: one per request to train, with the state of every series that it covers.
+
+A job's status, counts and errors are summed up from its series in the transaction that changes one of them. A series
+belongs to the run that claimed it last: what an earlier run still has to say about it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+from uuid import UUID, uuid4
+
+from tradepulse_pipeline.database.connection import Database, finite_or_none, jsonb, storable_text
+from tradepulse_pipeline.errors import DatabaseError, InvalidInputError, one_of
+from tradepulse_pipeline.market.series import SeriesKey
+from tradepulse_pipeline.progress import Progress
+
+if TYPE_CHECKING:
+    from tradepulse_pipeline.database.connection import Connection
+
+Status = Literal["pending", "running", "completed", "failed", "cancelled"]
+STATUSES: Final[tuple[Status, ...]] = ("pending", "running", "completed", "failed", "cancelled")
+
+_USER_ID_LENGTH: Final = 50
+
+_INSERT_JOB: Final = """
+    INSERT INTO training_jobs (id, user_id, strategy_name, config, seed, code_version)
+    VALUES (%(id)s, %(user_id)s, %(strategy_name)s, %(config)s, %(seed)s, %(code_version)s)
+    ON CONFLICT (id) DO NOTHING
+"""
+_INSERT_SERIES: Final = """
+    INSERT INTO training_job_series (training_job_id, strategy_name, exchange, pair, timeframe)
+    VALUES (%(job_id)s, %(strategy_name)s, %(exchange)s, %(pair)s, %(timeframe)s)
+    ON CONFLICT DO NOTHING
+"""
+_CLAIM: Final = """
+    UPDATE training_job_series SET
+        status = 'running', run_id = %(run_id)s,
+        former_run_ids = CASE WHEN run_id IS NULL THEN former_run_ids ELSE former_run_ids || run_id END,
+        total_combinations = 0, completed_combinations = 0, failed_combinations = 0, best_net_profit = NULL,
+        data_fingerprint = NULL, progress = NULL, started_at = now(), completed_at = NULL, error_message = NULL
+    WHERE training_job_id = %(job_id)s AND exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s
+"""
+_REPORT: Final = """
+    UPDATE training_job_series SET
+        progress = coalesce(%(progress)s, progress),
+        total_combinations = coalesce(%(total)s, total_combinations),
+        completed_combinations = coalesce(%(completed)s, completed_combinations),
+        failed_combinations = coalesce(%(failed)s, failed_combinations),
+        best_net_profit = coalesce(%(best)s, best_net_profit),
+        data_fingerprint = coalesce(%(fingerprint)s, data_fingerprint)
+    WHERE training_job_id = %(job_id)s AND exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s
+"""
+_FINISH: Final = """
+    UPDATE training_job_series SET status = %(status)s, error_message = %(error)s, completed_at = now()
+    WHERE training_job_id = %(job_id)s AND exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s
+"""
+_END_OPEN: Final = """
+    UPDATE training_job_series SET status = %(status)s, error_message = %(error)s, completed_at = now()
+    WHERE training_job_id = %(job_id)s AND status IN ('pending', 'running')
+      AND (%(run_ids)s::text[] IS NULL OR run_id = ANY(%(run_ids)s))
+"""
+_SUM_UP: Final = """
+    UPDATE training_jobs AS job SET
+        status = CASE
+            WHEN n_pending = n_series THEN 'pending'
+            WHEN n_open > 0 THEN 'running'
+            WHEN n_failed > 0 THEN 'failed'
+            WHEN n_cancelled > 0 THEN 'cancelled'
+            ELSE 'completed'
+        END,
+        total_combinations = total, completed_combinations = completed, failed_combinations = failed,
+        configurations_created = (SELECT count(*) FROM trained_configurations WHERE training_job_id = job.id),
+        best_net_profit = best, error_message = errors,
+        started_at = coalesce(job.started_at, first_start),
+        completed_at = CASE WHEN n_open = 0 THEN last_end END
+    FROM (
+        SELECT
+            count(*) AS n_series,
+            count(*) FILTER (WHERE status = 'pending') AS n_pending,
+            count(*) FILTER (WHERE status IN ('pending', 'running')) AS n_open,
+            count(*) FILTER (WHERE status = 'failed') AS n_failed,
+            count(*) FILTER (WHERE status = 'cancelled') AS n_cancelled,
+            sum(total_combinations) AS total, sum(completed_combinations) AS completed,
+            sum(failed_combinations) AS failed, max(best_net_profit) AS best,
+            min(started_at) AS first_start, max(completed_at) AS last_end,
+            string_agg(exchange || ':' || replace(pair, '/', '-') || ':' || timeframe || ': ' || error_message, E'\\n'
+                       ORDER BY exchange, pair, timeframe) AS errors
+        FROM training_job_series WHERE training_job_id = %(job_id)s
+    ) AS series
+    WHERE job.id = %(job_id)s
+"""
+_JOB_COLUMNS: Final = """
+    id, user_id, strategy_name, status, config, total_combinations, completed_combinations, failed_combinations,
+    configurations_created, best_net_profit, created_at, started_at, completed_at, error_message, run_ids, seed,
+    code_version, progress
+"""
+_SERIES_COLUMNS: Final = """
+    training_job_id, exchange, pair, timeframe, run_id, status, total_combinations, completed_combinations,
+    failed_combinations, best_net_profit, data_fingerprint, progress, started_at, completed_at, error_message
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSeries:
+    """The state of one series of a training job; ``run_id`` is the run that works, or worked, on it."""
+
+    series: SeriesKey
+    run_id: str | None
+    status: Status
+    total_combinations: int
+    completed_combinations: int
+    failed_combinations: int
+    best_net_profit: float | None
+    data_fingerprint: str | None
+    progress: dict[str, Any] | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    error_message: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJob:
+    """A training job with its series; counts and errors are those of all series together."""
+
+    id: UUID
+    user_id: str
+    strategy_name: str
+    status: Status
+    config: dict[str, Any]
+    total_combinations: int
+    completed_combinations: int
+    failed_combinations: int
+    configurations_created: int
+    best_net_profit: float | None
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    error_message: str | None
+    run_ids: tuple[str, ...]
+    seed: int
+    code_version: str
+    progress: dict[str, Any] | None
+    series: tuple[JobSeries, ...]
+
+
+def create(
+    database: Database,
+    *,
+    strategy_name: str,
+    config: Mapping[str, Any],
+    series: Iterable[SeriesKey],
+    seed: int,
+    code_version: str,
+    user_id: str,
+    job_id: UUID | None = None,
+) -> UUID:
+    """Create a pending job that covers ``series`` and return its id.
+
+    With a ``job_id`` that exists already the job stays as it is, and those of ``series`` that it lacks are added.
+    ``config`` is the whole training configuration; of ``user_id`` the first 50 characters are kept.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are no series, or ``config`` is not plain JSON.
+    """
+    covered = list(series)
+    if not covered:
+        raise InvalidInputError("A training job needs at least one series, found none.")
+    identity = job_id or uuid4()
+    values = {
+        "id": identity,
+        "user_id": storable_text(user_id)[:_USER_ID_LENGTH],
+        "strategy_name": strategy_name,
+        "config": jsonb(config, "The training configuration"),
+        "seed": seed,
+        "code_version": code_version,
+    }
+
+    def insert(connection: Connection) -> None:
+        connection.execute(_INSERT_JOB, values)
+        _lock(connection, identity)
+        for key in covered:
+            connection.execute(_INSERT_SERIES, {**_names(identity, key), "strategy_name": strategy_name})
+        connection.execute(_SUM_UP, {"job_id": identity})
+
+    database.run(insert)
+    return identity
+
+
+def start_series(database: Database, job_id: UUID, series: SeriesKey, *, run_id: str) -> None:
+    """Claim ``series`` for the run ``run_id`` and mark it running; a retry starts it over. Claiming twice is harmless.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such job, or it does not cover ``series``.
+    DatabaseError
+        If the series was cancelled, or a newer run has taken it over.
+    """
+
+    def start(connection: Connection) -> None:
+        _lock(connection, job_id)
+        status, current, former = _state(connection, job_id, series)
+        if status == "cancelled":
+            raise DatabaseError(f"{series} of training job {job_id} was cancelled. Start a new training.")
+        if run_id in former:
+            raise _taken_over(job_id, series, run_id, current)
+        if (status, current) != ("running", run_id):
+            connection.execute(_CLAIM, {**_names(job_id, series), "run_id": run_id})
+            connection.execute(
+                "UPDATE training_jobs SET run_ids = run_ids || %(run_id)s::text"
+                " WHERE id = %(job_id)s AND NOT %(run_id)s = ANY(run_ids)",
+                {"run_id": run_id, "job_id": job_id},
+            )
+            connection.execute(_SUM_UP, {"job_id": job_id})
+
+    database.run(start)
+
+
+def report_progress(
+    database: Database,
+    job_id: UUID,
+    series: SeriesKey,
+    *,
+    run_id: str,
+    progress: Progress | None = None,
+    total_combinations: int | None = None,
+    completed_combinations: int | None = None,
+    failed_combinations: int | None = None,
+    best_net_profit: float | None = None,
+    data_fingerprint: str | None = None,
+) -> bool:
+    """Record how far ``series`` is; what is None stays as it was, and so does a best profit that is not finite.
+
+    Returns
+    -------
+    bool
+        False when the run should stop, because the series was cancelled or another run has taken it over.
+    """
+    document = None
+    if progress is not None:
+        document = jsonb({**asdict(progress), "best": finite_or_none(progress.best)}, "The progress")
+    values = {
+        **_names(job_id, series),
+        "progress": document,
+        "total": total_combinations,
+        "completed": completed_combinations,
+        "failed": failed_combinations,
+        "best": finite_or_none(best_net_profit),
+        "fingerprint": data_fingerprint,
+    }
+
+    def report(connection: Connection) -> bool:
+        _lock(connection, job_id)
+        status, current, _ = _state(connection, job_id, series)
+        if (status, current) != ("running", run_id):
+            return False
+        connection.execute(_REPORT, values)
+        if document is not None:
+            connection.execute(
+                "UPDATE training_jobs SET progress = %(progress)s || jsonb_build_object('series', %(key)s::text)"
+                " WHERE id = %(job_id)s",
+                {"progress": document, "key": str(series), "job_id": job_id},
+            )
+        connection.execute(_SUM_UP, {"job_id": job_id})
+        return True
+
+    return database.run(report)
+
+
+def finish_series(
+    connection: Connection,
+    job_id: UUID,
+    series: SeriesKey,
+    *,
+    run_id: str,
+    status: Literal["completed", "failed", "cancelled"],
+    error_message: str | None = None,
+) -> None:
+    """Mark ``series`` as ended, in the caller's transaction: store the configuration before it in the same one.
+
+    Ending it again the same way changes nothing. A failure or cancellation that comes after the end, or from a run
+    that no longer works on the series, is ignored; a completion is not.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such job, or it does not cover ``series``.
+    DatabaseError
+        If a completion comes for a series that was cancelled or has been taken over: its result must not be stored.
+    """
+    _lock(connection, job_id)
+    found, current, _ = _state(connection, job_id, series)
+    if (found, current) == (status, run_id):
+        return
+    is_ours = found == "running" and current == run_id
+    if status == "completed" and not is_ours:
+        if found == "cancelled":
+            raise DatabaseError(f"{series} of training job {job_id} was cancelled: its result is not stored.")
+        raise _taken_over(job_id, series, run_id, current)
+    if is_ours or (found == "pending" and status != "completed"):
+        error = None if error_message is None else storable_text(error_message)
+        connection.execute(_FINISH, {**_names(job_id, series), "status": status, "error": error})
+        connection.execute(_SUM_UP, {"job_id": job_id})
+
+
+def cancel_job(database: Database, job_id: UUID) -> None:
+    """Mark every series of the job that has not ended as cancelled; runs learn of it when they report progress."""
+
+    def cancel(connection: Connection) -> None:
+        _lock(connection, job_id)
+        _end_open(connection, job_id, "cancelled", None, None)
+
+    database.run(cancel)
+
+
+def running_run_ids(database: Database) -> list[str]:
+    """Return the runs that claim to be working on a series: those that are gone are for ``mark_interrupted``."""
+    query = "SELECT DISTINCT run_id FROM training_job_series WHERE status = 'running' ORDER BY run_id"
+    return [row[0] for row in database.run(lambda connection: connection.execute(query).fetchall())]
+
+
+def mark_interrupted(
+    database: Database, reason: str, *, run_ids: Collection[str] = (), job_ids: Collection[UUID] = ()
+) -> list[UUID]:
+    """Mark what a killed process left open as failed, and return the jobs concerned.
+
+    ``run_ids`` names runs that are gone: the series that they worked on have failed. ``job_ids`` names jobs whose
+    process is gone: all their open series have, those that never started among them.
+    """
+
+    def mark(connection: Connection) -> list[UUID]:
+        rows = connection.execute(
+            "SELECT DISTINCT training_job_id FROM training_job_series"
+            " WHERE status IN ('pending', 'running') AND (run_id = ANY(%s) OR training_job_id = ANY(%s)) ORDER BY 1",
+            (list(run_ids), list(job_ids)),
+        ).fetchall()
+        found = [row[0] for row in rows]
+        for job_id in found:
+            _lock(connection, job_id)
+            _end_open(connection, job_id, "failed", storable_text(reason), None if job_id in job_ids else run_ids)
+        return found
+
+    return database.run(mark)
+
+
+def get(database: Database, job_id: UUID) -> TrainingJob:
+    """Return a job.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is none with this id.
+    """
+    found = _select(database, "WHERE id = %(job_id)s", {"job_id": job_id})
+    if not found:
+        raise _unknown(job_id)
+    return found[0]
+
+
+def list_jobs(database: Database, *, limit: int = 20, status: str | None = None) -> list[TrainingJob]:
+    """Return up to ``limit`` jobs, the latest first; those in ``status`` alone if it is given.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such status.
+    """
+    if status is not None and status not in STATUSES:
+        raise one_of("status", status, STATUSES)
+    return _select(
+        database,
+        "WHERE %(status)s::text IS NULL OR status = %(status)s ORDER BY created_at DESC, id LIMIT %(limit)s",
+        {"status": status, "limit": limit},
+    )
+
+
+def _names(job_id: UUID, series: SeriesKey) -> dict[str, Any]:
+    return {
+        "job_id": job_id,
+        "exchange": series.exchange,
+        "pair": series.pair,
+        "timeframe": str(series.timeframe),
+    }
+
+
+def _lock(connection: Connection, job_id: UUID) -> None:
+    """Let one transaction at a time change a job. Every change takes this lock first, so that none wait in a circle."""
+    if connection.execute("SELECT FROM training_jobs WHERE id = %s FOR UPDATE", (job_id,)).rowcount == 0:
+        raise _unknown(job_id)
+
+
+def _state(connection: Connection, job_id: UUID, series: SeriesKey) -> tuple[Status, str | None, list[str]]:
+    row = connection.execute(
+        "SELECT status, run_id, former_run_ids FROM training_job_series WHERE training_job_id = %(job_id)s"
+        " AND exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s",
+        _names(job_id, series),
+    ).fetchone()
+    if row is None:
+        raise InvalidInputError(f"Training job {job_id} does not cover {series}.")
+    return row[0], row[1], row[2]
+
+
+def _end_open(
+    connection: Connection, job_id: UUID, status: Status, error: str | None, run_ids: Collection[str] | None
+) -> None:
+    runs = None if run_ids is None else list(run_ids)
+    connection.execute(_END_OPEN, {"job_id": job_id, "status": status, "error": error, "run_ids": runs})
+    connection.execute(_SUM_UP, {"job_id": job_id})
+
+
+def _select(database: Database, condition: str, values: Mapping[str, Any]) -> list[TrainingJob]:
+    from psycopg.rows import dict_row
+
+    def select(connection: Connection) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        cursor = connection.cursor(row_factory=dict_row)
+        jobs = cursor.execute(f"SELECT {_JOB_COLUMNS} FROM training_jobs {condition}", values).fetchall()  # noqa: S608
+        series = cursor.execute(
+            f"SELECT {_SERIES_COLUMNS} FROM training_job_series WHERE training_job_id = ANY(%s)"  # noqa: S608
+            " ORDER BY exchange, pair, timeframe",
+            ([job["id"] for job in jobs],),
+        ).fetchall()
+        return jobs, series
+
+    jobs, rows = database.run(select)
+    series: dict[UUID, list[JobSeries]] = {job["id"]: [] for job in jobs}
+    for row in rows:
+        key = SeriesKey.of(row.pop("exchange"), row.pop("pair"), row.pop("timeframe"))
+        series[row.pop("training_job_id")].append(JobSeries(series=key, **row))
+    return [TrainingJob(**{**job, "run_ids": tuple(job["run_ids"])}, series=tuple(series[job["id"]])) for job in jobs]
+
+
+def _unknown(job_id: UUID) -> InvalidInputError:
+    return InvalidInputError(f"There is no training job {job_id}. 'tradepulse jobs' lists them.")
+
+
+def _taken_over(job_id: UUID, series: SeriesKey, run_id: str, current: str | None) -> DatabaseError:
+    return DatabaseError(
+        f"Run {run_id} no longer works on {series} of training job {job_id}: run {current} does, or it has ended. "
+        "Its result is not stored."
+    )
