@@ -17,6 +17,9 @@ DAYS_PER_YEAR: Final = 365.0
 #: Deviations below this share of the largest value are rounding, not variation.
 ROUNDING: Final = 1e-12
 
+#: No metric is infinite: a return over minutes, annualised, may ask for more than a float holds.
+LARGEST: Final = float(np.finfo(np.float64).max)
+
 N_METRICS: Final = len(METRIC_NAMES)
 
 
@@ -39,7 +42,7 @@ def measure(
     total_return = equity[n_bars - 1] / initial_capital - 1.0
     annualized_return = -1.0
     if equity[n_bars - 1] > 0.0:
-        annualized_return = (1.0 + total_return) ** (DAYS_PER_YEAR / days) - 1.0
+        annualized_return = min((1.0 + total_return) ** (DAYS_PER_YEAR / days) - 1.0, LARGEST)
     sharpe_ratio, sortino_ratio = daily_ratios(equity, open_time_ms, initial_capital)
     drawdown = largest_drawdown(equity, initial_capital)
     n_wins, n_gross_wins, won, lost = 0, 0, 0.0, 0.0
@@ -69,7 +72,7 @@ def measure(
     metrics[3] = sharpe_ratio
     metrics[4] = sortino_ratio
     metrics[5] = drawdown
-    metrics[6] = annualized_return / drawdown if drawdown > 0.0 else 0.0
+    metrics[6] = min(annualized_return / drawdown, LARGEST) if drawdown > 0.0 else 0.0
     metrics[7] = n_trades
     metrics[8] = n_wins / n_trades
     metrics[9] = n_gross_wins / n_trades

@@ -10,27 +10,43 @@ from tradepulse_pipeline_tests.reference.backtest import Trade
 
 MS_PER_DAY = 24 * 60 * 60 * 1000
 
+NAMES = (
+    "net_profit",
+    "total_return",
+    "annualized_return",
+    "sharpe_ratio",
+    "sortino_ratio",
+    "max_drawdown",
+    "calmar_ratio",
+    "sample_size",
+    "win_rate",
+    "gross_win_rate",
+    "average_win",
+    "average_loss",
+    "profit_factor",
+    "expectancy_r",
+    "average_holding_bars",
+    "exposure",
+    "adverse_selection_score",
+    "fill_rate",
+)
+
 
 def all_metrics(
-    trades: list[Trade], equity: list[float], open_time_ms: list[int], step_ms: int, initial_capital: float
+    trades: list[Trade], equity: list[float], open_time_ms: list[int], days: float, initial_capital: float
 ) -> dict[str, float | None]:
     """Return the metrics by name; ``None`` for an infinite profit factor."""
-    names = (
-        "net_profit total_return annualized_return sharpe_ratio sortino_ratio max_drawdown calmar_ratio sample_size "
-        "win_rate gross_win_rate average_win average_loss profit_factor expectancy_r average_holding_bars exposure "
-        "adverse_selection_score fill_rate"
-    ).split()
     if not trades:
-        return dict.fromkeys(names, 0.0)
-    days = (open_time_ms[-1] + step_ms - open_time_ms[0]) / MS_PER_DAY
+        return dict.fromkeys(NAMES, 0.0)
     returns = daily_returns(equity, open_time_ms, initial_capital)
-    annualized_return = annualized(equity[-1], initial_capital, days)
+    total_return = equity[-1] / initial_capital - 1
+    annualized_return = annualized(total_return, days) if equity[-1] > 0 else -1.0
     drawdown = max_drawdown(equity, initial_capital)
     wins = [trade.pnl for trade in trades if trade.pnl > 0]
     losses = [trade.pnl for trade in trades if not trade.pnl > 0]
     return {
         "net_profit": equity[-1] - initial_capital,
-        "total_return": equity[-1] / initial_capital - 1,
+        "total_return": total_return,
         "annualized_return": annualized_return,
         "sharpe_ratio": sharpe(returns),
         "sortino_ratio": sortino(returns),
@@ -50,6 +66,10 @@ def all_metrics(
     }
 
 
+def days_of(open_time_ms: list[int], step_ms: int) -> float:
+    return (open_time_ms[-1] + step_ms - open_time_ms[0]) / MS_PER_DAY
+
+
 def risk(trade: Trade) -> float:
     return trade.entry_price - trade.stop_price if trade.side == 1 else trade.stop_price - trade.entry_price
 
@@ -59,10 +79,8 @@ def is_gross_win(trade: Trade) -> bool:
 
 
 def adverse_move(trade: Trade) -> float:
-    if trade.side == 1:
-        move = trade.entry_price - trade.entry_bar_close
-    else:
-        move = trade.entry_bar_close - trade.entry_price
+    rise = trade.entry_bar_close - trade.entry_price
+    move = -rise if trade.side == 1 else rise
     return min(max(move / risk(trade), 0.0), 1.0)
 
 
@@ -99,12 +117,10 @@ def sortino(returns: list[float]) -> float:
     return statistics.fmean(returns) / downside * math.sqrt(365) if downside != 0 else 0.0
 
 
-def annualized(end: float, initial_capital: float, days: float) -> float:
-    """Return the yearly growth of ``end / initial_capital``; the largest float where that is larger still."""
-    if end <= 0:
-        return -1.0
+def annualized(total_return: float, days: float) -> float:
+    """Return the growth in a year of 365 days; the largest float where that is larger still."""
     try:
-        return (end / initial_capital) ** (365 / days) - 1
+        return (1 + total_return) ** (365 / days) - 1
     except OverflowError:
         return sys.float_info.max
 

@@ -1,0 +1,143 @@
+"""Between the engine's arrays and the reference's plain objects: conversion, and what counts as equal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from tradepulse_pipeline.backtest.result import EXIT_REASONS, Metrics, Trades
+from tradepulse_pipeline.indicators.frame import IndicatorFrame
+from tradepulse_pipeline.market.candles import Candles, FloatArray
+from tradepulse_pipeline.strategies.decisions import Decisions, Exits
+from tradepulse_pipeline_tests.reference.backtest import Order, Trade
+from tradepulse_pipeline_tests.reference.candles import Candle
+from tradepulse_pipeline_tests.reference.liquidity_sweep_v3 import Signal
+
+EXACT_FIELDS = ("decision_bar", "entry_bar", "exit_bar", "side")
+PRICE_FIELDS = (
+    "entry_price",
+    "exit_price",
+    "stop_price",
+    "target_price",
+    "quantity",
+    "equity_before",
+    "entry_bar_close",
+)
+
+#: Both sides work in float64 with the same formulas, so that results differ by a few roundings.
+RTOL = 1e-9
+
+
+def plain_candles(candles: Candles | IndicatorFrame) -> list[Candle]:
+    columns = (candles.open_time_ms, candles.open, candles.high, candles.low, candles.close, candles.volume)
+    return [Candle(*row) for row in zip(*(column.tolist() for column in (*columns, candles.is_filled)), strict=True)]
+
+
+def plain_orders(decisions: Decisions, exits: Exits) -> list[Order]:
+    """Work out the prices that decisions and exits declare."""
+    orders: list[Order] = []
+    for i in range(len(decisions)):
+        side = int(decisions.side[i])
+        trail_unit, exit_level = float(decisions.trail_unit[i]), float(decisions.exit_level[i])
+        is_trailing = exits.trail_activation > 0 and not math.isnan(trail_unit)
+        target_price = None
+        if exits.target == "price":
+            target_distance = exits.target_multiple * float(decisions.target_unit[i])
+            target_price = float(decisions.target_anchor[i]) + side * target_distance
+        orders.append(
+            Order(
+                bar=int(decisions.bar[i]),
+                side=side,
+                stop_price=float(decisions.stop_anchor[i]) - side * exits.stop_multiple * float(decisions.stop_unit[i]),
+                target_multiple=exits.target_multiple if exits.target == "r" else None,
+                target_price=target_price,
+                trail_activation=exits.trail_activation * trail_unit if is_trailing else None,
+                trail_distance=exits.trail_distance * trail_unit if is_trailing else None,
+                exit_level=None if math.isnan(exit_level) else exit_level,
+                exit_level_bars=exits.exit_level_bars,
+                max_holding_bars=exits.max_holding_bars,
+            )
+        )
+    return orders
+
+
+def assert_same_signals(decisions: Decisions, exits: Exits, expected: list[Signal]) -> None:
+    """Compare what can be traded: at a bar, one decision per side, the one whose stop is nearest to the close."""
+    found = {(order.bar, order.side): order.stop_price for order in plain_orders(decisions, exits)}
+    wanted = {(signal.bar, signal.side): signal.stop_price for signal in expected}
+    assert sorted(found) == sorted(wanted), f"decisions (bar, side): engine {sorted(found)}, reference {sorted(wanted)}"
+    for key, stop_price in wanted.items():
+        np.testing.assert_allclose(found[key], stop_price, rtol=RTOL, err_msg=f"stop of {key}")
+
+
+def assert_same_trades(found: Trades, expected: list[Trade]) -> None:
+    """Compare every field: bars, sides and reasons exactly, numbers to 1e-9.
+
+    A trade's pnl is a small difference of large amounts: its absolute error is a few roundings of the notional.
+    """
+    engine = list(zip(found.entry_bar.tolist(), found.exit_bar.tolist(), reasons(found), strict=True))
+    reference = [(trade.entry_bar, trade.exit_bar, trade.exit_reason) for trade in expected]
+    assert engine == reference, f"(entry bar, exit bar, reason): engine {engine}, reference {reference}"
+    for name in EXACT_FIELDS:
+        np.testing.assert_array_equal(getattr(found, name), column(expected, name), err_msg=name)
+    for name in PRICE_FIELDS:
+        np.testing.assert_allclose(getattr(found, name), column(expected, name), rtol=RTOL, atol=1e-12, err_msg=name)
+    for i, trade in enumerate(expected):
+        notional = trade.quantity * max(trade.entry_price, trade.exit_price)
+        np.testing.assert_allclose(found.pnl[i], trade.pnl, rtol=RTOL, atol=1e-14 * notional, err_msg=f"pnl of {i}")
+
+
+def assert_same_equity(found: FloatArray, expected: list[float], trades: list[Trade]) -> None:
+    np.testing.assert_allclose(found, expected, rtol=RTOL, atol=rounding(expected, trades), err_msg="equity")
+
+
+def assert_same_metrics(
+    found: Metrics,
+    expected: dict[str, float | None],
+    *,
+    equity: list[float],
+    trades: list[Trade],
+    initial_capital: float,
+) -> None:
+    """Compare every metric to 1e-9, and to the rounding that the equity itself carries where a metric is near 0."""
+    assert set(found._asdict()) == set(expected)
+    money = rounding(equity, trades)
+    for name, value in found.as_dict().items():
+        wanted = expected[name]
+        if wanted is None or value is None:
+            assert value is wanted, f"{name}: engine {value}, reference {wanted}"
+            continue
+        is_money = name in ("net_profit", "average_win", "average_loss")
+        atol = money if is_money else 1e-12
+        np.testing.assert_allclose(value, wanted, rtol=RTOL, atol=atol, err_msg=name)
+
+
+def rounding(equity: list[float], trades: list[Trade]) -> float:
+    """Return a few roundings of the largest amounts that equity is a sum of."""
+    notional = max((trade.quantity * max(trade.entry_price, trade.exit_price) for trade in trades), default=0.0)
+    return 1e-14 * max(notional, *map(abs, equity), 0.0)
+
+
+def plain_trades(trades: Trades) -> list[Trade]:
+    rows = [
+        {name: getattr(trades, name)[i].item() for name in (*EXACT_FIELDS, *PRICE_FIELDS, "pnl")}
+        for i in range(len(trades))
+    ]
+    return [
+        Trade(
+            **{**row, "target_price": None if math.isnan(row["target_price"]) else row["target_price"]},
+            exit_reason=reason,
+        )
+        for row, reason in zip(rows, reasons(trades), strict=True)
+    ]
+
+
+def reasons(trades: Trades) -> list[str]:
+    return [EXIT_REASONS[code] for code in trades.exit_reason.tolist()]
+
+
+def column(trades: Iterable[Trade], name: str) -> list[float]:
+    values = [getattr(trade, name) for trade in trades]
+    return [math.nan if value is None else value for value in values]

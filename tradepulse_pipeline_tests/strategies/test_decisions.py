@@ -1,0 +1,45 @@
+"""Decisions: shapes, order, merging and the mirror."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tradepulse_pipeline.errors import InvalidInputError
+from tradepulse_pipeline.strategies.decisions import LONG, SHORT, Decisions
+
+
+def some(bars: list[int], side: int) -> Decisions:
+    prices = 100.0 + np.arange(len(bars))
+    return Decisions.of(np.array(bars), side, prices, np.ones(len(bars)), exit_level=prices - 1)
+
+
+def test_what_is_left_out_is_undefined() -> None:
+    decisions = some([1, 1, 4], LONG)
+    assert len(decisions) == 3
+    assert decisions.side.tolist() == [1, 1, 1]
+    assert np.isnan(decisions.target_anchor).all()
+    assert np.isnan(decisions.trail_unit).all()
+
+
+def test_bars_must_be_ascending() -> None:
+    with pytest.raises(InvalidInputError, match="'bar' must be ascending"):
+        some([2, 1], LONG)
+
+
+def test_columns_must_be_of_one_length() -> None:
+    with pytest.raises(InvalidInputError, match=r"'stop_unit' has shape \(1,\), expected \(2,\)"):
+        Decisions.of(np.array([1, 2]), LONG, np.ones(2), np.ones(1))
+
+
+def test_merging_keeps_bar_order_and_puts_the_first_set_first() -> None:
+    merged = Decisions.merged(some([1, 3, 3], LONG), some([0, 3, 5], SHORT))
+    assert merged.bar.tolist() == [0, 1, 3, 3, 3, 5]
+    assert merged.side.tolist() == [-1, 1, 1, 1, -1, -1]
+    assert merged.stop_anchor.tolist() == [100.0, 100.0, 101.0, 102.0, 101.0, 102.0]
+
+
+def test_the_mirror_negates_prices_and_swaps_sides() -> None:
+    mirror = some([7], LONG).mirrored()
+    assert (mirror.bar[0], mirror.side[0], mirror.stop_anchor[0]) == (7, SHORT, -100.0)
+    assert (mirror.stop_unit[0], mirror.exit_level[0]) == (1.0, -99.0)
