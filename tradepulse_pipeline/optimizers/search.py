@@ -1,0 +1,126 @@
+"""The driver of every search: ask, evaluate, tell, until the budget is spent or the time is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tradepulse_pipeline.backtest.result import METRIC_NAMES
+from tradepulse_pipeline.backtest.settings import BarRange
+from tradepulse_pipeline.errors import SearchLimitError
+from tradepulse_pipeline.market.candles import FloatArray, IntArray
+from tradepulse_pipeline.optimizers.base import Optimizer
+from tradepulse_pipeline.optimizers.bayesian import BayesianOptimizer
+from tradepulse_pipeline.optimizers.deadline import Deadline
+from tradepulse_pipeline.optimizers.grid import GridOptimizer
+from tradepulse_pipeline.optimizers.objective import best_trial, objective_values
+from tradepulse_pipeline.optimizers.random import RandomOptimizer
+from tradepulse_pipeline.optimizers.settings import SearchSettings
+from tradepulse_pipeline.optimizers.tpe import TpeOptimizer
+from tradepulse_pipeline.progress import Progress, ProgressListener, ignore_progress
+from tradepulse_pipeline.strategies.space import ParameterSpace
+
+if TYPE_CHECKING:
+    from tradepulse_pipeline.backtest.api import Evaluator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trials:
+    """All trials of one search, in the order in which they were made.
+
+    Attributes
+    ----------
+    combination : int64 array of shape (n_trials,)
+    metrics : float64 array of shape (n_trials, n_metrics), in the order of ``Metrics``
+    objective : float64 array of shape (n_trials,), NaN for an invalid trial
+    is_complete : bool
+        False when the time was over before all planned trials were made.
+    """
+
+    combination: IntArray
+    metrics: FloatArray
+    objective: FloatArray
+    is_complete: bool
+
+    def __len__(self) -> int:
+        return len(self.combination)
+
+    @property
+    def best(self) -> int | None:
+        """Row of the best valid trial, the first of equal ones; None when there is no valid trial."""
+        return best_trial(self.objective)
+
+
+def search(
+    evaluator: Evaluator,
+    window: BarRange,
+    settings: SearchSettings,
+    *,
+    deadline: Deadline,
+    on_progress: ProgressListener = ignore_progress,
+) -> Trials:
+    """Search the evaluator's space over the bars of ``window``; every trial is kept.
+
+    The deadline is looked at between batches: a search never breaks off in the middle of one.
+
+    Raises
+    ------
+    SearchLimitError
+        If it would make more trials than ``max_combinations``; nothing has been evaluated then.
+    """
+    check_limit(evaluator.space, settings)
+    optimizer = make_optimizer(evaluator.space, settings)
+    planned = settings.planned_trials(evaluator.space.size)
+    combination: list[IntArray] = [np.empty(0, dtype=np.int64)]
+    metrics: list[FloatArray] = [np.empty((0, len(METRIC_NAMES)))]
+    objective: list[FloatArray] = [np.empty(0)]
+    done, best = 0, -np.inf
+    while not deadline.has_passed and len(batch := optimizer.ask()):
+        combination.append(batch)
+        metrics.append(evaluator.evaluate(batch, window))
+        objective.append(
+            objective_values(metrics[-1], objective=settings.objective, minimum_trades=settings.minimum_trades)
+        )
+        optimizer.tell(batch, objective[-1])
+        done += len(batch)
+        best = max(best, float(np.nanmax(objective[-1], initial=-np.inf)))
+        on_progress(
+            Progress(phase="search", done=done, total=planned, unit="trials", best=best if np.isfinite(best) else None)
+        )
+    return Trials(
+        combination=np.concatenate(combination),
+        metrics=np.concatenate(metrics),
+        objective=np.concatenate(objective),
+        is_complete=done == planned,
+    )
+
+
+def check_limit(space: ParameterSpace, settings: SearchSettings) -> None:
+    """Refuse a search that would make more trials than it may.
+
+    Raises
+    ------
+    SearchLimitError
+        If so; the message gives its size and the limit.
+    """
+    planned = settings.planned_trials(space.size)
+    if planned > settings.max_combinations:
+        raise SearchLimitError(
+            f"The {settings.method} search would try {planned:,} combinations; the limit max_combinations is "
+            f"{settings.max_combinations:,}. Take a method with a budget (random, bayesian, tpe), a smaller budget, or "
+            "raise the limit."
+        )
+
+
+def make_optimizer(space: ParameterSpace, settings: SearchSettings) -> Optimizer:
+    """Return the optimiser that ``settings`` name, at its start."""
+    if settings.method == "grid":
+        return GridOptimizer(space.size)
+    n_trials = settings.planned_trials(space.size)
+    if settings.method == "random":
+        return RandomOptimizer(space.size, n_trials=n_trials, seed=settings.seed)
+    if settings.method == "bayesian":
+        return BayesianOptimizer(space, n_trials=n_trials, seed=settings.seed)
+    return TpeOptimizer(space, n_trials=n_trials, seed=settings.seed)

@@ -1,0 +1,80 @@
+"""What is asked of a search: the method, how many trials, what is maximised, and the limits."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from tradepulse_pipeline.errors import InvalidInputError, one_of
+
+Method = Literal["grid", "random", "bayesian", "tpe"]
+METHODS: Final[tuple[Method, ...]] = get_args(Method)
+
+Objective = Literal["net_profit", "sharpe", "sortino", "calmar", "profit_factor", "expectancy"]
+OBJECTIVES: Final[tuple[Objective, ...]] = get_args(Objective)
+
+#: Trials of a search whose budget is not given. A grid search has no budget: it tries everything.
+DEFAULT_BUDGETS: Final = {"random": 1_000, "bayesian": 60, "tpe": 300}
+
+#: What the random generators of all methods take.
+LARGEST_SEED: Final = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """How parameter sets are searched in one train window.
+
+    Every trial of a search is a different parameter set, so that a budget of n means n sets that were looked at.
+    """
+
+    method: Method = "random"
+    #: Number of trials; None for the method's default. A grid search tries all combinations whatever it says.
+    budget: int | None = None
+    objective: Objective = "net_profit"
+    #: Trades that a trial needs in its train window to be valid.
+    minimum_trades: int = 10
+    seed: int = 0
+    #: Threads that evaluate trials, 0 for one per core. No result depends on it.
+    workers: int = 0
+    #: Time for all searches of a training together, 0 for no limit.
+    max_runtime_seconds: float = 0.0
+    #: Largest number of trials that one search may make.
+    max_combinations: int = 5_000_000
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise one_of("method", self.method, METHODS)
+        if self.objective not in OBJECTIVES:
+            raise one_of("objective", self.objective, OBJECTIVES)
+        if self.budget is not None and self.budget < 1:
+            raise InvalidInputError(f"budget: found {self.budget}, expected at least 1 trial, or none for the default.")
+        for name, least in (("minimum_trades", 1), ("workers", 0), ("max_combinations", 1)):
+            if getattr(self, name) < least:
+                raise InvalidInputError(
+                    f"{name}: found {getattr(self, name)}, expected a whole number of at least {least}."
+                )
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise InvalidInputError(f"seed: found {self.seed}, expected a whole number from 0 to {LARGEST_SEED}.")
+        if not 0 <= self.max_runtime_seconds < math.inf:
+            raise InvalidInputError(
+                f"max_runtime_seconds: found {self.max_runtime_seconds}, expected a number of at least 0 (0: no limit)."
+            )
+
+    @property
+    def threads(self) -> int:
+        """Number of threads, with 0 resolved to this machine's cores."""
+        return self.workers or os.cpu_count() or 1
+
+    def planned_trials(self, space_size: int) -> int:
+        """Return how many trials a search of a space with ``space_size`` combinations makes.
+
+        Examples
+        --------
+        >>> SearchSettings(method="tpe").planned_trials(201_600), SearchSettings(method="grid").planned_trials(201_600)
+        (300, 201600)
+        """
+        if self.method == "grid":
+            return space_size
+        return min(self.budget or DEFAULT_BUDGETS[self.method], space_size)

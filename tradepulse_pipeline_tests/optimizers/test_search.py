@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tradepulse_pipeline.backtest.result import METRIC_NAMES
+from tradepulse_pipeline.backtest.settings import BarRange
+from tradepulse_pipeline.errors import SearchLimitError
+from tradepulse_pipeline.optimizers import grid
+from tradepulse_pipeline.optimizers.bayesian import costs_of
+from tradepulse_pipeline.optimizers.deadline import Deadline
+from tradepulse_pipeline.optimizers.search import make_optimizer, search
+from tradepulse_pipeline.optimizers.settings import METHODS, SearchSettings
+from tradepulse_pipeline.progress import ignore_progress
+from tradepulse_pipeline.strategies.base import Parameter
+from tradepulse_pipeline.strategies.space import ParameterSpace
+
+WINDOW = BarRange(10, 90)
+NEVER = Deadline()
+
+
+def space_of(*shape):
+    return ParameterSpace(
+        tuple(
+            Parameter(
+                name=f"p{k}",
+                unit="",
+                meaning="",
+                kind="signal",
+                grid=tuple(float(v) for v in range(n)),
+                minimum=0.0,
+                maximum=float(n),
+            )
+            for k, n in enumerate(shape)
+        )
+    )
+
+
+class FakeEvaluator:
+    """Scores combinations by a function of their grid indices; NaN scores have no trades."""
+
+    def __init__(self, space, score):
+        self.space = space
+        self.score = score
+        self.batches = []
+
+    def evaluate(self, combinations, window):
+        assert window == WINDOW
+        self.batches.append(combinations.tolist())
+        scores = np.array([self.score(*index) for index in self.space.indices(combinations).tolist()], dtype=np.float64)
+        metrics = np.zeros((len(combinations), len(METRIC_NAMES)))
+        metrics[:, METRIC_NAMES.index("net_profit")] = np.nan_to_num(scores, nan=1e9)
+        metrics[:, METRIC_NAMES.index("sample_size")] = np.where(np.isnan(scores), 0, 50)
+        return metrics
+
+
+def bowl(*index):
+    """Highest, at 0, where every index is 2."""
+    return -sum((i - 2) ** 2 for i in index)
+
+
+def run(evaluator, method, *, budget=None, seed=0, deadline=NEVER, on_progress=ignore_progress, **more):
+    chosen = SearchSettings(method=method, budget=budget, seed=seed, **more)
+    return search(evaluator, WINDOW, chosen, deadline=deadline, on_progress=on_progress)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_budget_of_the_whole_space_tries_every_combination_once(method):
+    space = space_of(3, 1, 4)
+    trials = run(FakeEvaluator(space, bowl), method, budget=100)
+    assert sorted(trials.combination.tolist()) == list(range(12))
+    assert trials.is_complete
+    assert space.indices(trials.combination)[trials.best].tolist() == [2, 0, 2]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_space_of_one_combination(method):
+    trials = run(FakeEvaluator(space_of(1, 1), bowl), method)
+    assert trials.combination.tolist() == [0]
+    assert trials.best == 0
+
+
+@pytest.mark.parametrize(("method", "budget"), [("random", 200), ("bayesian", 20), ("tpe", 60)])
+def test_trials_are_distinct_counted_and_reproducible(method, budget):
+    space = space_of(6, 5, 7)
+    first, second, other = (run(FakeEvaluator(space, bowl), method, budget=budget, seed=seed) for seed in (3, 3, 4))
+    assert len(first) == len(set(first.combination.tolist())) == budget
+    assert first.combination.min() >= 0
+    assert first.combination.max() < space.size
+    np.testing.assert_array_equal(first.combination, second.combination)
+    np.testing.assert_array_equal(first.metrics, second.metrics)
+    assert first.combination.tolist() != other.combination.tolist()
+
+
+@pytest.mark.parametrize(("method", "budget"), [("grid", None), ("random", 600), ("bayesian", 16), ("tpe", 40)])
+def test_workers_change_no_batch(method, budget):
+    space = space_of(10, 10, 30)
+    one, many = FakeEvaluator(space, bowl), FakeEvaluator(space, bowl)
+    run(one, method, budget=budget, workers=1)
+    run(many, method, budget=budget, workers=16)
+    assert one.batches == many.batches
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("method", "budget"), [("bayesian", 40), ("tpe", 200)])
+def test_methods_that_learn_find_the_optimum_of_a_bowl(method, budget, seed):
+    space = space_of(12, 13, 14)
+    trials = run(FakeEvaluator(space, bowl), method, budget=budget, seed=seed)
+    assert trials.objective[trials.best] >= -1  # the optimum or a direct neighbour: 7 of 2,184 combinations
+    assert np.median(trials.objective[-10:]) > np.median(trials.objective[:10])
+
+
+@pytest.mark.parametrize(("method", "budget"), [("bayesian", 30), ("tpe", 150)])
+def test_methods_that_learn_are_not_misled_by_an_invalid_region(method, budget):
+    space = space_of(8, 8, 8)
+    evaluator = FakeEvaluator(space, lambda a, b, c: math.nan if a < 2 else bowl(a, b, c))
+    trials = run(evaluator, method, budget=budget)
+    assert np.isnan(trials.objective).any()
+    assert trials.objective[trials.best] >= -1
+
+
+@pytest.mark.parametrize(("method", "budget"), [("grid", None), ("random", 30), ("bayesian", 20), ("tpe", 30)])
+def test_without_a_valid_trial_there_is_no_best_one(method, budget):
+    trials = run(FakeEvaluator(space_of(4, 4, 4), lambda *index: math.nan), method, budget=budget)
+    assert trials.best is None
+    assert np.isnan(trials.objective).all()
+    assert trials.is_complete
+
+
+@settings(max_examples=60)
+@given(
+    scores=st.lists(st.one_of(st.just(math.nan), st.integers(-3, 3)), min_size=24, max_size=24),
+    method=st.sampled_from(["grid", "random"]),
+    budget=st.integers(1, 30),
+)
+def test_the_winner_is_the_best_valid_trial_that_was_tried(scores, method, budget):
+    table = np.array(scores, dtype=np.float64).reshape(2, 3, 4)
+    space = space_of(2, 3, 4)
+    trials = run(FakeEvaluator(space, lambda *index: table[index]), method, budget=budget)
+    tried = [table.flat[c] for c in trials.combination]
+    valid = [value for value in tried if not math.isnan(value)]
+    assert (trials.best is None) == (not valid)
+    if valid:
+        assert tried[trials.best] == max(valid)
+        assert trials.best == tried.index(max(valid))
+
+
+@settings(max_examples=5)
+@given(scores=st.lists(st.one_of(st.just(math.nan), st.floats(-1e6, 1e6)), min_size=36, max_size=36))
+@pytest.mark.parametrize("method", ["bayesian", "tpe"])
+def test_methods_that_learn_take_any_scores_and_never_choose_an_invalid_trial(method, scores):
+    table = np.array(scores).reshape(3, 3, 4)
+    trials = run(FakeEvaluator(space_of(3, 3, 4), lambda *index: table[index]), method, budget=14)
+    assert len(set(trials.combination.tolist())) == 14
+    if trials.best is not None:
+        assert table.flat[trials.combination[trials.best]] == np.nanmax(trials.objective)
+
+
+def test_the_grid_is_walked_lazily_and_in_order():
+    optimizer = make_optimizer(space_of(10**4, 10**4, 10**4), SearchSettings(method="grid"))
+    batches = [optimizer.ask() for _ in range(3)]
+    assert [len(batch) for batch in batches] == [grid.CHUNK] * 3
+    np.testing.assert_array_equal(np.concatenate(batches), np.arange(3 * grid.CHUNK))
+
+
+def test_a_search_beyond_the_limit_is_refused_before_it_starts():
+    evaluator = FakeEvaluator(space_of(10**4, 10**4, 10**4), bowl)
+    with pytest.raises(SearchLimitError, match=r"1,000,000,000,000 combinations; .*max_combinations is 5,000,000"):
+        run(evaluator, "grid")
+    with pytest.raises(SearchLimitError, match=r"101 combinations; .*is 100"):
+        run(evaluator, "random", budget=101, max_combinations=100)
+    assert evaluator.batches == []
+
+
+@pytest.mark.parametrize("method", ["random", "bayesian", "tpe"])
+def test_a_huge_space_is_no_obstacle_to_methods_with_a_budget(method):
+    trials = run(FakeEvaluator(space_of(10**4, 10**4, 10**4), bowl), method, budget=12)
+    assert len(set(trials.combination.tolist())) == 12
+
+
+def ticking():
+    """A clock that is one second further every time it is read."""
+    seconds = itertools.count()
+    return lambda: float(next(seconds))
+
+
+def test_the_deadline_ends_a_search_between_batches():
+    evaluator = FakeEvaluator(space_of(10, 10, 100), bowl)
+    trials = run(evaluator, "random", budget=1_000, deadline=Deadline.after(3.0, ticking()))
+    assert [len(batch) for batch in evaluator.batches] == [256, 256]
+    assert len(trials) == 512
+    assert not trials.is_complete
+    assert trials.best is not None
+
+
+def test_a_deadline_that_has_passed_leaves_no_trials():
+    trials = run(FakeEvaluator(space_of(5, 5), bowl), "grid", deadline=Deadline(at=-math.inf))
+    assert (len(trials), trials.best, trials.is_complete) == (0, None, False)
+    assert trials.metrics.shape == (0, len(METRIC_NAMES))
+
+
+def test_a_search_that_ends_with_the_time_is_complete():
+    trials = run(FakeEvaluator(space_of(5, 5), bowl), "grid", deadline=Deadline.after(2.0, ticking()))
+    assert trials.is_complete
+
+
+def test_no_limit_of_time_never_passes():
+    assert Deadline.after(0.0, lambda: 1e300).at == math.inf
+    assert not Deadline.after(0.0).has_passed
+
+
+def test_progress_counts_trials_up_to_the_budget_with_the_best_so_far():
+    told = []
+    scores = np.random.default_rng(1).permutation(np.arange(1_000.0)).reshape(10, 10, 10)
+    evaluator = FakeEvaluator(space_of(10, 10, 10), lambda *index: scores[index])
+    trials = run(evaluator, "random", budget=700, on_progress=told.append)
+    assert [progress.done for progress in told] == [256, 512, 700]
+    assert {(progress.phase, progress.total, progress.unit) for progress in told} == {("search", 700, "trials")}
+    assert [progress.best for progress in told] == [trials.objective[:done].max() for done in (256, 512, 700)]
+    assert trials.best < 512  # so that the last batch has a lower best of its own
+
+
+def test_progress_without_a_valid_trial_has_no_best():
+    told = []
+    run(FakeEvaluator(space_of(3, 3), lambda *index: math.nan), "grid", on_progress=told.append)
+    assert [progress.best for progress in told] == [None]
+
+
+@given(st.lists(st.one_of(st.just(math.nan), st.floats(-1e9, 1e9)), min_size=1, max_size=20))
+def test_costs_are_finite_and_an_invalid_trial_costs_more_than_any_valid_one(objective):
+    values = np.array(objective)
+    costs, invalid = costs_of(values), np.isnan(values)
+    assert np.isfinite(costs).all()
+    np.testing.assert_array_equal(costs[~invalid], -values[~invalid])
+    if invalid.any() and not invalid.all():
+        assert costs[invalid].min() > costs[~invalid].max()

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from tradepulse_pipeline.errors import InvalidInputError
+from tradepulse_pipeline.optimizers.settings import SearchSettings
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("method", "randm", "Did you mean 'random'? Allowed: grid, random, bayesian, tpe"),
+        ("objective", "sharp", "Did you mean 'sharpe'? Allowed: net_profit, sharpe, sortino, calmar, profit_factor"),
+        ("budget", 0, "at least 1 trial"),
+        ("minimum_trades", 0, "at least 1"),
+        ("seed", -1, "from 0 to 4294967295"),
+        ("seed", 2**32, "from 0 to 4294967295"),
+        ("workers", -1, "at least 0"),
+        ("max_runtime_seconds", -0.5, "at least 0"),
+        ("max_runtime_seconds", float("nan"), "at least 0"),
+        ("max_runtime_seconds", float("inf"), "at least 0"),
+        ("max_combinations", 0, "at least 1"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_named_with_what_is(field, value, allowed):
+    with pytest.raises(InvalidInputError) as raised:
+        SearchSettings(**{field: value})
+    message = str(raised.value)
+    assert field in message
+    assert str(value) in message
+    assert allowed in message
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "size", "planned"),
+    [
+        ("random", None, 201_600, 1_000),
+        ("bayesian", None, 201_600, 60),
+        ("tpe", None, 201_600, 300),
+        ("grid", None, 201_600, 201_600),
+        ("grid", 10, 201_600, 201_600),
+        ("random", 50, 40, 40),
+        ("tpe", 50, 51, 50),
+    ],
+)
+def test_planned_trials(method, budget, size, planned):
+    assert SearchSettings(method=method, budget=budget).planned_trials(size) == planned
+
+
+def test_threads_are_the_workers_asked_for_or_the_cores():
+    assert SearchSettings(workers=3).threads == 3
+    assert SearchSettings(workers=0).threads >= 1
