@@ -129,7 +129,8 @@ def ingest(
                 fetched = done + (page.candles.end_ms - span.start_ms) // step
                 on_progress(Progress(phase="candles", done=min(fetched, total), total=total, unit="candles"))
         done += (span.end_ms - span.start_ms) // step
-    on_progress(Progress(phase="candles", done=total, total=total, unit="candles"))
+    if total:
+        on_progress(Progress(phase="candles", done=total, total=total, unit="candles"))
     return result
 
 

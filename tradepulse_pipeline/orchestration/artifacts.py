@@ -1,0 +1,151 @@
+"""Tables between assets: sealed Parquet files, written atomically, one per asset and series."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tradepulse_pipeline.errors import TradePulseError
+from tradepulse_pipeline.market.series import SeriesKey
+
+if TYPE_CHECKING:
+    import polars as pl
+
+#: The key of the Parquet metadata that holds the seal, and how key and value stand in the file: with two bytes of
+#: Thrift between them.
+_SEAL: Final = "tradepulse.seal"
+_SEAL_IN_FILE: Final = re.compile(rb"tradepulse\.seal..([0-9a-f]{64})", re.DOTALL)
+
+
+class ArtifactError(TradePulseError):
+    """A Parquet file between two assets is missing, damaged, or does not belong to what it is used with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A file that was written: where it is, and the SHA-256 of its bytes."""
+
+    url: str
+    sha256: str
+    n_bytes: int
+    n_rows: int
+
+
+class ArtifactStore:
+    """Parquet files under a folder or any other base that fsspec knows (``s3://…``, ``memory://…``).
+
+    A file is replaced as a whole or not at all. It carries a seal in its metadata: the SHA-256 of its own bytes with
+    zeros in the seal's place. A flipped bit, anywhere, is noticed when the file is read.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url: Final = base_url.rstrip("/")
+
+    def url(self, asset: Sequence[str], series: SeriesKey) -> str:
+        """Return where the table of an asset for one series is: ``…/indicators/binance_BTC-USDT_5m.parquet``."""
+        return "/".join((self._base_url, *asset, f"{str(series).replace(':', '_')}.parquet"))
+
+    def write_parquet(
+        self, asset: Sequence[str], series: SeriesKey, table: pl.DataFrame, metadata: Mapping[str, str]
+    ) -> Artifact:
+        """Write ``table``, with ``metadata`` in the file, in place of what was there.
+
+        Raises
+        ------
+        ArtifactError
+            If it cannot be written; the old file, if any, is still whole.
+        """
+        url = self.url(asset, series)
+        content = _sealed(table, metadata)
+        try:
+            _replace_file(url, content)
+        except OSError as error:
+            raise ArtifactError(
+                f"Could not write {url} ({len(content)} bytes): {error}. What was there before is untouched; free some "
+                "space or set artifacts_url to another place, and run it again."
+            ) from error
+        return Artifact(url=url, sha256=hashlib.sha256(content).hexdigest(), n_bytes=len(content), n_rows=table.height)
+
+    def read_parquet(self, asset: Sequence[str], series: SeriesKey) -> tuple[pl.DataFrame, dict[str, str], Artifact]:
+        """Return the table, the metadata that was written with it, and which file that was.
+
+        Raises
+        ------
+        ArtifactError
+            If there is no such file, or its seal does not match its bytes.
+        """
+        import fsspec
+        import polars as pl
+
+        url, name = self.url(asset, series), "/".join(asset)
+        filesystem, path = fsspec.core.url_to_fs(url)
+        try:
+            content = bytes(filesystem.cat_file(path))
+        except FileNotFoundError:
+            raise ArtifactError(f"{name} of {series}: no file {url}. Materialize {name} for {series} first.") from None
+        if not _is_whole(content):
+            raise ArtifactError(
+                f"{name} of {series}: the file {url} is damaged: its bytes do not match its seal. Materialize {name} "
+                f"for {series} again."
+            )
+        metadata = pl.read_parquet_metadata(io.BytesIO(content))
+        table = pl.read_parquet(io.BytesIO(content))
+        kept = {key: value for key, value in metadata.items() if key not in (_SEAL, "ARROW:schema")}
+        digest = hashlib.sha256(content).hexdigest()
+        return table, kept, Artifact(url=url, sha256=digest, n_bytes=len(content), n_rows=table.height)
+
+
+def _sealed(table: pl.DataFrame, metadata: Mapping[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    table.write_parquet(buffer, compression="zstd", metadata={**metadata, _SEAL: "0" * 64})
+    content = buffer.getvalue()
+    return _with_seal(content, hashlib.sha256(content).hexdigest().encode())
+
+
+def _is_whole(content: bytes) -> bool:
+    """Return whether the seal is there and matches all other bytes; trusts none of them before."""
+    seals = _SEAL_IN_FILE.findall(content)
+    return bool(seals) and hashlib.sha256(_with_seal(content, b"0" * 64)).hexdigest().encode() == seals[-1]
+
+
+def _with_seal(content: bytes, seal: bytes) -> bytes:
+    *_, last = _SEAL_IN_FILE.finditer(content)
+    return content[: last.start(1)] + seal + content[last.end(1) :]
+
+
+def _replace_file(url: str, content: bytes) -> None:
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+
+    filesystem, path = fsspec.core.url_to_fs(url)
+    if not isinstance(filesystem, LocalFileSystem):
+        filesystem.pipe_file(path, content)  # object stores replace an object as a whole
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as temporary:
+        try:
+            temporary.write(content)
+            temporary.flush()
+            os.fsync(temporary.fileno())
+            Path(temporary.name).replace(target)
+        except BaseException:
+            Path(temporary.name).unlink(missing_ok=True)
+            raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming of a file in ``folder`` survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,143 @@
+"""The search of a strategy: every trial that was made, in every train window."""
+
+from typing import Any
+
+import dagster as dg
+
+from tradepulse_pipeline.backtest.result import METRIC_NAMES
+from tradepulse_pipeline.configurations.lineage import engine_hash
+from tradepulse_pipeline.database import training_jobs
+from tradepulse_pipeline.orchestration.artifacts import Artifact
+from tradepulse_pipeline.orchestration.assets.indicators import indicators
+from tradepulse_pipeline.orchestration.failures import told_plainly
+from tradepulse_pipeline.orchestration.names import branch_name
+from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
+from tradepulse_pipeline.orchestration.presentation import simulated_metadata, table
+from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource, SettingsResource
+from tradepulse_pipeline.orchestration.tables import OPTIMIZATION_RESULTS, branch_key, read_frame, write_trials
+from tradepulse_pipeline.orchestration.training_jobs import claim_job, reporter
+from tradepulse_pipeline.strategies.base import Strategy
+from tradepulse_pipeline.validation.training import TrainingSettings
+from tradepulse_pipeline.validation.walk_forward import LATEST, SearchResult, search_windows
+
+
+def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
+    """Return the asset that searches parameters for ``strategy``."""
+
+    @dg.asset(
+        key=list(branch_key(strategy, OPTIMIZATION_RESULTS)),
+        deps=[indicators],
+        partitions_def=SERIES,
+        group_name=branch_name(strategy),
+        owners=["team:research"],
+        kinds={"python", "numba", "parquet"},
+        tags={"domain": "training", "strategy": branch_name(strategy)},
+        code_version=strategy.version,
+        description=_description(strategy),
+        metadata={"dagster/column_schema": _columns(strategy)},
+    )
+    def optimization_results(
+        context: dg.AssetExecutionContext,
+        settings: SettingsResource,
+        database: DatabaseResource,
+        artifacts: ArtifactsResource,
+    ) -> dg.MaterializeResult[None]:
+        with told_plainly():
+            training, db, store = settings.training(), database.open(), artifacts.open()
+            all_series = series_of(context)
+            job_id = claim_job(context, db, strategy, all_series, training, settings.history())
+            versions: list[str] = []
+            for series in all_series:
+                stored = read_frame(store, series)
+                found = search_windows(
+                    stored.frame(strategy), strategy, training, reporter(context, db, job_id, series)
+                )
+                artifact = write_trials(store, series, strategy, found.trials, training, stored.fingerprint)
+                versions += [stored.fingerprint, training.digest(), engine_hash()]
+                training_jobs.report_progress(
+                    db,
+                    job_id,
+                    series,
+                    run_id=context.run.run_id,
+                    completed_combinations=found.total_trials,
+                    failed_combinations=found.invalid_trials,
+                    best_net_profit=_best_net_profit(found),
+                    data_fingerprint=stored.fingerprint,
+                )
+                context.add_asset_metadata(
+                    {**simulated_metadata(series), **_metadata(strategy, training, found, artifact)},
+                    partition_key=str(series),
+                )
+        return dg.MaterializeResult(data_version=joint_version(versions))
+
+    return optimization_results
+
+
+def _best_net_profit(found: SearchResult) -> float | None:
+    valid = found.trials.filter(found.trials["objective"].is_not_null())
+    return max(valid["net_profit"].to_list(), default=None)
+
+
+def _metadata(
+    strategy: Strategy, training: TrainingSettings, found: SearchResult, artifact: Artifact
+) -> dict[str, Any]:
+    parameters = [parameter.name for parameter in strategy.parameters]
+    latest = found.trials.filter((found.trials["window"] == LATEST) & found.trials["objective"].is_not_null())
+    best = latest.sort("objective", "trial", descending=[True, False]).head(10)
+    shown = ("objective", "net_profit", "sharpe_ratio", "max_drawdown", "sample_size", *parameters)
+    return {
+        "verdict": _verdict(found),
+        "dagster/row_count": found.total_trials,
+        "valid_trials": found.total_trials - found.invalid_trials,
+        "train_windows": found.trials["window"].n_unique(),
+        "method": training.search.method,
+        "objective": training.search.objective,
+        "seed": training.search.seed,
+        "best_of_latest_window": table(best.iter_rows(named=True), shown),
+        "settings": dg.MetadataValue.json(training.to_json_dict()),
+        "file": dg.MetadataValue.path(artifact.url),
+        "sha256": artifact.sha256,
+    }
+
+
+def _verdict(found: SearchResult) -> str:
+    valid, n_windows = found.total_trials - found.invalid_trials, found.trials["window"].n_unique()
+    words = [
+        f"{found.total_trials:,} trials in {n_windows} train windows, the latest one among them; {valid:,} made enough "
+        "trades to count. The best of many looks good by luck alone: its figures are in-sample."
+    ]
+    if not found.is_complete:
+        words.append(f"The time was over before all were made; windows without a trial: {len(found.not_searched)}.")
+    return " ".join(words)
+
+
+def _description(strategy: Strategy) -> str:
+    lines = [
+        f"**{strategy.title}**: every trial of the parameter search, in every train window.",
+        "",
+        strategy.description,
+        "",
+        "| parameter | unit | tried | meaning |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| `{p.name}` | {p.unit} | {', '.join(f'{value:g}' for value in p.grid)} | {p.meaning} |"
+            for p in strategy.parameters
+        ),
+        "",
+        "Method, number of trials, objective and windows are run configuration. Each window is searched on its train "
+        "candles alone; the last search, on the most recent train window, gives the parameters that get stored.",
+    ]
+    return "\n".join(lines)
+
+
+def _columns(strategy: Strategy) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn("window", "int64", "Train window, from 0; -1 is the latest one"),
+            dg.TableColumn("trial", "int64", "Number of the trial within its window"),
+            dg.TableColumn("combination", "int64", "Number of the parameter set in the strategy's grid"),
+            *(dg.TableColumn(p.name, "float64", f"{p.meaning} ({p.unit})") for p in strategy.parameters),
+            *(dg.TableColumn(name, "float64", "In-sample") for name in METRIC_NAMES),
+            dg.TableColumn("objective", "float64", "What is maximised; null for an invalid trial"),
+        ]
+    )

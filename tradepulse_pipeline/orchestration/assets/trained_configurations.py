@@ -1,0 +1,166 @@
+"""What a training comes to: parameters with their evidence, stored as a new version."""
+
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import dagster as dg
+
+from tradepulse_pipeline.configurations.configuration import (
+    Configuration,
+    build_configuration,
+    why_no_configuration,
+)
+from tradepulse_pipeline.configurations.lineage import collect_lineage
+from tradepulse_pipeline.database import training_jobs
+from tradepulse_pipeline.database.configurations import ConfigurationRow, insert_configuration
+from tradepulse_pipeline.database.connection import Database
+from tradepulse_pipeline.database.trials import best_of, record_search
+from tradepulse_pipeline.market.series import SeriesKey
+from tradepulse_pipeline.orchestration.failures import told_plainly
+from tradepulse_pipeline.orchestration.names import branch_name
+from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
+from tradepulse_pipeline.orchestration.presentation import metrics_table, record_figures, simulated_metadata, table
+from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource
+from tradepulse_pipeline.orchestration.tables import (
+    TRAINED_CONFIGURATIONS,
+    WALK_FORWARD_VALIDATION,
+    StoredTrials,
+    branch_key,
+    read_frame,
+    read_record,
+    read_trials,
+)
+from tradepulse_pipeline.orchestration.training_jobs import claim_job
+from tradepulse_pipeline.strategies.base import Strategy
+from tradepulse_pipeline.validation.record import OutOfSampleRecord
+
+if TYPE_CHECKING:
+    from tradepulse_pipeline.database.connection import Connection
+
+
+def build_trained_configurations(strategy: Strategy) -> dg.AssetsDefinition:
+    """Return the asset that stores what a training of ``strategy`` came to."""
+
+    @dg.asset(
+        key=list(branch_key(strategy, TRAINED_CONFIGURATIONS)),
+        deps=[list(branch_key(strategy, WALK_FORWARD_VALIDATION))],
+        partitions_def=SERIES,
+        group_name=branch_name(strategy),
+        owners=["team:research"],
+        kinds={"python", "postgres"},
+        tags={"domain": "training", "strategy": branch_name(strategy)},
+        code_version=strategy.version,
+        description=f"""**{strategy.title}**: the configuration that a training comes to, in PostgreSQL.
+
+Carries the parameters of the most recent train window, and the **out-of-sample** record of the procedure that found
+them. That record alone decides the lifecycle stage:
+
+| stage | when | size |
+| --- | --- | --- |
+| PAPER | it lost money, or its Sharpe ratio is below 0.5, or its candles are simulated | 0 |
+| DISCOVERY | fewer than 30 trades | 0.25 |
+| VALIDATION | fewer than 100 trades, or the evidence does not hold | 0.5 |
+| MATURE | 100 trades or more, Sharpe ratio above 1.5, and the evidence holds | 1 |
+
+A new training makes a new version; older ones are superseded, never overwritten. The V3 document is what a trading bot
+reads; what was not measured is null there.""",
+        metadata={"dagster/table_name": "tradepulse.trained_configurations"},
+    )
+    def trained_configurations(
+        context: dg.AssetExecutionContext, database: DatabaseResource, artifacts: ArtifactsResource
+    ) -> dg.MaterializeResult[None]:
+        with told_plainly():
+            db, store = database.open(), artifacts.open()
+            versions: list[str] = []
+            for series in series_of(context):
+                stored = read_frame(store, series)
+                trials = read_trials(store, series, strategy, stored.fingerprint)
+                record = read_record(store, series, strategy, trials, stored.fingerprint)
+                job_id = claim_job(context, db, strategy, [series], trials.training)
+                lineage = collect_lineage(
+                    stored.candles,
+                    strategy,
+                    trials.training,
+                    n_trials=record.total_trials,
+                    run_id=context.run.run_id,
+                )
+                built = build_configuration(series, strategy, trials.training, record, lineage, datetime.now(UTC))
+                row = _store(db, job_id, series, strategy, built, trials, record, context.run.run_id)
+                versions += [stored.fingerprint, trials.artifact.sha256, lineage.engine_hash]
+                context.add_asset_metadata(
+                    {**simulated_metadata(series), **_metadata(built, row, trials, record)}, partition_key=str(series)
+                )
+        return dg.MaterializeResult(data_version=joint_version(versions))
+
+    return trained_configurations
+
+
+def _store(
+    database: Database,
+    job_id: UUID,
+    series: SeriesKey,
+    strategy: Strategy,
+    built: Configuration | None,
+    trials: StoredTrials,
+    record: OutOfSampleRecord,
+    run_id: str,
+) -> ConfigurationRow | None:
+    """Store configuration, search and the end of the training job's series, all or nothing."""
+    best = best_of(trials.table)
+
+    def store(connection: "Connection") -> ConfigurationRow | None:
+        row = None
+        if built is not None:
+            row = insert_configuration(
+                connection, _row(built, job_id), reason=built.stage_reason, figures=built.stage_figures
+            )
+        record_search(
+            connection,
+            training_job_id=job_id,
+            strategy_name=strategy.name,
+            series=series,
+            run_id=run_id,
+            trials_path=trials.artifact.url,
+            trials_sha256=trials.artifact.sha256,
+            n_trials=trials.table.height,
+            best=best,
+        )
+        training_jobs.finish_series(
+            connection,
+            job_id,
+            series,
+            run_id=run_id,
+            status="completed",
+            error_message=why_no_configuration(record, trials.training),
+        )
+        return row
+
+    return database.run(store)
+
+
+def _row(built: Configuration, job_id: UUID) -> ConfigurationRow:
+    assigned = ("training_job_id", "version", "is_active", "created_at")
+    names = [field.name for field in fields(ConfigurationRow) if field.name not in assigned]
+    values = {name: getattr(built if hasattr(built, name) else built.lineage, name) for name in names}
+    return ConfigurationRow(training_job_id=job_id, **values)
+
+
+def _metadata(
+    built: Configuration | None, row: ConfigurationRow | None, trials: StoredTrials, record: OutOfSampleRecord
+) -> dict[str, Any]:
+    if built is None or row is None:
+        return {"verdict": f"No configuration. {why_no_configuration(record, trials.training)}"}
+    parameters = [{"parameter": name, "value": value} for name, value in built.parameters.items()]
+    return {
+        "verdict": f"{built.lifecycle_stage}: {built.stage_reason}",
+        "metrics": metrics_table(record),
+        "parameters": table(parameters, ("parameter", "value")),
+        "configuration_id": str(built.id),
+        "version": row.version,
+        "lifecycle_stage": built.lifecycle_stage,
+        **record_figures(record),
+        "v3": dg.MetadataValue.json(built.template),
+        "on_the_command_line": f"tradepulse show {built.id}",
+    }

@@ -1,0 +1,152 @@
+"""What the best parameters of each train window did on the candles after it."""
+
+from typing import Any
+
+import dagster as dg
+import numpy as np
+
+from tradepulse_pipeline.market.series import MS_PER_DAY, SeriesKey
+from tradepulse_pipeline.market.sources.times import iso_utc
+from tradepulse_pipeline.orchestration.failures import told_plainly
+from tradepulse_pipeline.orchestration.names import branch_name
+from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
+from tradepulse_pipeline.orchestration.presentation import (
+    line_chart,
+    metrics_table,
+    record_figures,
+    simulated_metadata,
+    table,
+    written,
+)
+from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource
+from tradepulse_pipeline.orchestration.tables import (
+    OPTIMIZATION_RESULTS,
+    WALK_FORWARD_VALIDATION,
+    branch_key,
+    read_frame,
+    read_trials,
+    write_record,
+)
+from tradepulse_pipeline.orchestration.training_jobs import claim_job, reporter
+from tradepulse_pipeline.strategies.base import Strategy
+from tradepulse_pipeline.validation.record import OutOfSampleRecord
+from tradepulse_pipeline.validation.walk_forward import judge_windows
+
+_COLUMNS = dg.TableSchema(
+    columns=[
+        dg.TableColumn("window", "int64", "Test window, from 0"),
+        dg.TableColumn("decision_time", "timestamp", "Open time of the candle whose close decided, UTC"),
+        dg.TableColumn("entry_time", "timestamp", "Open time of the entry candle, UTC"),
+        dg.TableColumn("exit_time", "timestamp", "Open time of the exit candle, UTC"),
+        dg.TableColumn("side", "string", "long or short"),
+        dg.TableColumn("entry_price", "float64", "Quote currency, slippage included"),
+        dg.TableColumn("exit_price", "float64", "Quote currency, slippage included"),
+        dg.TableColumn("stop_price", "float64", "Quote currency"),
+        dg.TableColumn("target_price", "float64", "Quote currency; null where there is none"),
+        dg.TableColumn("quantity", "float64", "Base currency"),
+        dg.TableColumn("pnl", "float64", "Quote currency, after fees and slippage"),
+        dg.TableColumn("r_multiple", "float64", "pnl over what was risked"),
+        dg.TableColumn("trade_return", "float64", "pnl over the equity before the trade"),
+        dg.TableColumn("exit_reason", "string"),
+    ]
+)
+
+
+def build_walk_forward_validation(strategy: Strategy) -> dg.AssetsDefinition:
+    """Return the asset that judges what was found for ``strategy`` out-of-sample."""
+
+    @dg.asset(
+        key=list(branch_key(strategy, WALK_FORWARD_VALIDATION)),
+        deps=[list(branch_key(strategy, OPTIMIZATION_RESULTS))],
+        partitions_def=SERIES,
+        group_name=branch_name(strategy),
+        owners=["team:research"],
+        kinds={"python", "numba", "parquet"},
+        tags={"domain": "training", "strategy": branch_name(strategy)},
+        code_version=strategy.version,
+        description=f"""**{strategy.title}**: the out-of-sample record.
+
+In every window the best parameters of the **train** part run on the **test** part, which they have not seen; a gap
+lies between the two. The test windows' trades and daily returns, put together in time order, are the only figures that
+decide anything. The in-sample figures stand beside them: the distance between the two is what the search made up.
+
+The settings are those that the search was made with. Trials that were made on other candles, or by other code, are
+refused.""",
+        metadata={"dagster/column_schema": _COLUMNS},
+    )
+    def walk_forward_validation(
+        context: dg.AssetExecutionContext, database: DatabaseResource, artifacts: ArtifactsResource
+    ) -> dg.MaterializeResult[None]:
+        with told_plainly():
+            db, store = database.open(), artifacts.open()
+            versions: list[str] = []
+            for series in series_of(context):
+                stored = read_frame(store, series)
+                trials = read_trials(store, series, strategy, stored.fingerprint)
+                job_id = claim_job(context, db, strategy, [series], trials.training)
+                record = judge_windows(
+                    stored.frame(strategy),
+                    strategy,
+                    trials.training,
+                    trials.table,
+                    reporter(context, db, job_id, series),
+                )
+                trades, daily = write_record(store, series, strategy, record, trials, stored.fingerprint)
+                versions += [stored.fingerprint, trials.artifact.sha256]
+                context.add_asset_metadata(
+                    {
+                        **simulated_metadata(series),
+                        **_metadata(series, record),
+                        "trades": dg.MetadataValue.path(trades.url),
+                        "days": dg.MetadataValue.path(daily.url),
+                    },
+                    partition_key=str(series),
+                )
+        return dg.MaterializeResult(data_version=joint_version(versions))
+
+    return walk_forward_validation
+
+
+def _metadata(series: SeriesKey, record: OutOfSampleRecord) -> dict[str, Any]:
+    days = record.daily["date"].cast(int).to_numpy().astype(np.int64) * MS_PER_DAY
+    windows = [
+        {
+            "window": result.window,
+            "test from": iso_utc(result.test_start_ms),
+            "test to": iso_utc(result.test_end_ms),
+            "status": result.status,
+            "trades": written(result.out_of_sample and result.out_of_sample.sample_size, ".0f"),
+            "net profit": written(result.out_of_sample and result.out_of_sample.net_profit, ",.2f"),
+            "Sharpe ratio": written(result.out_of_sample and result.out_of_sample.sharpe_ratio, ".2f"),
+            "in-sample Sharpe ratio": written(result.chosen.in_sample.sharpe_ratio if result.chosen else None, ".2f"),
+        }
+        for result in record.windows
+    ]
+    return {
+        "verdict": verdict(series, record),
+        "metrics": metrics_table(record),
+        "windows": table(windows, tuple(windows[0])),
+        "equity": line_chart("Equity over the test windows", days, record.daily["equity"].to_numpy()),
+        "dagster/row_count": record.trades.height,
+        **record_figures(record),
+    }
+
+
+def verdict(series: SeriesKey, record: OutOfSampleRecord) -> str:
+    """Say in a few words what the record shows, and what it does not."""
+    metrics = record.metrics
+    place = "Out-of-sample" if record.is_out_of_sample else "On candles that its parameters were chosen on"
+    words = [
+        f"{place}: {metrics.net_profit:+,.2f} {series.market.quote} over {int(metrics.sample_size)} trades, Sharpe "
+        f"ratio {metrics.sharpe_ratio:.2f}"
+    ]
+    if record.in_sample is not None:
+        words.append(f" (in-sample {record.in_sample.sharpe_ratio:.2f})")
+    words.append(f"; costs take {record.cost_per_trade_r:.2f} R per trade.")
+    if record.p_value is not None:
+        words.append(f" Luck alone would do at least as well with a probability of {record.p_value:.1%}.")
+    if record.is_overfit:
+        words.append(" Overfit: the out-of-sample Sharpe ratio is less than half of the in-sample one.")
+    if not record.is_complete:
+        words.append(" The search ran out of time.")
+    return "".join(words)

@@ -1,0 +1,40 @@
+"""How steps run: one after the other in the run's own process, and cancelled means cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.events import DagsterEvent
+from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.retries import RetryMode
+from dagster._core.executor.in_process import InProcessExecutor
+
+from tradepulse_pipeline.orchestration.launcher import PROCESS_TAG, process_tag
+
+
+class CancellableExecutor(InProcessExecutor):
+    """Runs steps in process, and ends an interrupted run as cancelled.
+
+    Dagster takes an interrupt that nobody asked for in the web UI (Ctrl-C in the terminal, a server that is shut
+    down) for a failure, which it would retry.
+    """
+
+    def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
+        """Run all steps of the plan."""
+        plan_context.instance.add_run_tags(plan_context.run_id, {PROCESS_TAG: process_tag()})
+        try:
+            yield from super().execute(plan_context, execution_plan)
+        except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+            run = plan_context.instance.get_run_by_id(plan_context.run_id)
+            if run is not None and run.status is dg.DagsterRunStatus.STARTED:
+                plan_context.instance.report_run_canceling(run, "Interrupted: the run is cancelled.")
+            raise
+
+
+@dg.executor(name="in_process", requirements=[])
+def cancellable_executor(context: dg.InitExecutorContext) -> CancellableExecutor:
+    """Run all steps in the run's process: a step takes less time than a process takes to start."""
+    return CancellableExecutor(retries=RetryMode.ENABLED)

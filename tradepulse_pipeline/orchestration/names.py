@@ -1,0 +1,29 @@
+"""The names by which runs, jobs and their tags find each other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tradepulse_pipeline.strategies.base import Strategy
+
+#: Module and attribute of what Dagster loads; ``workspace.yaml`` and pyproject.toml name the same.
+DEFINITIONS: Final = ("tradepulse_pipeline.definitions", "defs")
+
+#: Run tag with the id of the training job that a run belongs to; a run without it is a training job of its own.
+TRAINING_JOB_TAG: Final = "tradepulse/training_job"
+
+#: Dagster's own run tag with the partition that a run is for.
+PARTITION_TAG: Final = "dagster/partition"
+
+#: Tag on whatever was made from candles that TradePulse generated itself.
+SIMULATED_TAG: Final = "tradepulse/simulated"
+
+
+def branch_name(strategy: Strategy) -> str:
+    """Return how assets, groups and jobs spell a strategy: ``liquidity_sweep_v3``."""
+    return strategy.name.lower()
+
+
+def training_job_name(strategy: Strategy) -> str:
+    """Return the name of the Dagster job that trains a strategy."""
+    return f"train_{branch_name(strategy)}"

@@ -1,0 +1,36 @@
+"""The one dimension of partitions: the series, ``binance:BTC-USDT:5m``, added while the system runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+import dagster as dg
+
+from tradepulse_pipeline.market.series import SeriesKey
+from tradepulse_pipeline.orchestration.names import SIMULATED_TAG
+
+SERIES_DIMENSION: Final = "series"
+SERIES: Final = dg.DynamicPartitionsDefinition(name=SERIES_DIMENSION)
+
+
+def series_of(context: dg.AssetExecutionContext) -> list[SeriesKey]:
+    """Return the series that a step is asked for: one as a rule, several in a run over a range of partitions.
+
+    A run over simulated candles gets the tag that says so.
+
+    Raises
+    ------
+    InvalidInputError
+        If a partition was added whose key is not ``exchange:BASE-QUOTE:timeframe``: Dagster takes any text.
+    """
+    series = [SeriesKey.parse(key) for key in context.partition_keys]
+    if any(one.market.is_simulated for one in series) and SIMULATED_TAG not in context.run.tags:
+        context.instance.add_run_tags(context.run.run_id, {SIMULATED_TAG: "true"})
+    return series
+
+
+def joint_version(parts: Sequence[str]) -> dg.DataVersion:
+    """Return the data version of a step from what identifies the data of each of its series."""
+    return dg.DataVersion(parts[0] if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest())

@@ -1,0 +1,237 @@
+"""What assets are given: the settings of a training, the database, and the store of Parquet files."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Self
+
+import dagster as dg
+from pydantic import Field
+
+from tradepulse_pipeline.backtest.settings import AccountSettings
+from tradepulse_pipeline.database.connection import Database
+from tradepulse_pipeline.database.migrations import migrate
+from tradepulse_pipeline.database.server import database_url
+from tradepulse_pipeline.errors import InvalidInputError
+from tradepulse_pipeline.market.history import CandleOrigin, HistorySettings
+from tradepulse_pipeline.optimizers.settings import DEFAULT_BUDGETS, Method, Objective, SearchSettings
+from tradepulse_pipeline.orchestration.artifacts import ArtifactStore
+from tradepulse_pipeline.settings import load_settings
+from tradepulse_pipeline.strategies.decisions import Side
+from tradepulse_pipeline.validation.training import TrainingSettings
+from tradepulse_pipeline.validation.windows import Scheme, WindowSettings
+
+_ACCOUNT: Final = AccountSettings()
+_HISTORY: Final = HistorySettings()
+_SEARCH: Final = SearchSettings()
+_WINDOWS: Final = WindowSettings()
+
+#: Settings whose None is 0 here, and an empty text for times: the Launchpad shows no default that is null.
+_ZERO_IS_NONE: Final = ("budget", "step_days")
+
+
+class SettingsResource(dg.ConfigurableResource[None]):
+    """What is asked of a training. Rates and fractions are fractions: 0.01 is one per cent."""
+
+    source: CandleOrigin = Field(
+        default=_HISTORY.source,
+        description="Where candles may come from. `auto` fetches what is missing and goes on with the stored candles "
+        "when the exchange cannot be reached; `exchange` fails then; `stored` asks no exchange.",
+    )
+    history_days: int = Field(
+        default=_HISTORY.history_days, ge=1, le=36_500, description="Days of candles to train on, up to the latest."
+    )
+    start: str = Field(
+        default="",
+        description="Train on candles from this time on: UTC, ISO 8601, such as `2024-01-31`. Empty: the last "
+        "`history_days` count.",
+    )
+    end: str = Field(default="", description="Train on candles before this time. Empty: up to the latest.")
+    simulated_edge: float = Field(
+        default=0.0,
+        ge=-20.0,
+        le=20.0,
+        description="Strength of the edge planted in simulated candles, about the mean gain in R that follows a "
+        "sweep; 0: none. No effect on real candles.",
+    )
+
+    side: Side = Field(default="long", description="Which side is traded; spot markets know `long` only.")
+    method: Method = Field(
+        default=_SEARCH.method,
+        description="How parameter sets are searched: `grid` tries them all, `random` a sample, `bayesian` and `tpe` "
+        "learn from what they tried.",
+    )
+    budget: int = Field(
+        default=_SEARCH.budget or 0,
+        ge=0,
+        description="Trials per train window; 0 for what suits the method: "
+        + ", ".join(f"{trials:,} ({method})" for method, trials in DEFAULT_BUDGETS.items())
+        + ". `grid` tries all.",
+    )
+    objective: Objective = Field(default=_SEARCH.objective, description="The metric that the search maximises.")
+    minimum_trades: int = Field(
+        default=_SEARCH.minimum_trades, ge=1, description="Trades in a train window that a trial needs to be valid."
+    )
+    max_combinations: int = Field(
+        default=_SEARCH.max_combinations, ge=1, description="A search of more trials per window is refused."
+    )
+    max_runtime_seconds: float = Field(
+        default=_SEARCH.max_runtime_seconds, ge=0, description="Seconds for all searches together; 0: no limit."
+    )
+    seed: int = Field(default=_SEARCH.seed, ge=0, description="The same seed gives the same result, to the bit.")
+    workers: int = Field(
+        default=_SEARCH.workers, ge=0, description="Threads that evaluate trials; 0: one per core. Changes no result."
+    )
+
+    scheme: Scheme = Field(
+        default=_WINDOWS.scheme,
+        description="`walk_forward`: train, test on what follows, step on. `train_test_split`: once.",
+    )
+    train_days: int = Field(default=_WINDOWS.train_days, ge=1, description="Days of a train window (walk_forward).")
+    test_days: int = Field(
+        default=_WINDOWS.test_days, ge=1, description="Days of a test period, its gap included (walk_forward)."
+    )
+    gap_days: int = Field(
+        default=_WINDOWS.gap_days, ge=0, description="Days left out at the head of a test period; below test_days."
+    )
+    step_days: int = Field(
+        default=_WINDOWS.step_days or 0, ge=0, description="Days from window to window; 0: test_days (walk_forward)."
+    )
+    train_ratio: float = Field(
+        default=_WINDOWS.train_ratio, gt=0, lt=1, description="Share of history trained on (train_test_split)."
+    )
+    reoptimise: bool = Field(
+        default=_WINDOWS.reoptimise,
+        description="Search every train window anew. If not, one parameter set runs over all test windows, and those "
+        "figures are not out-of-sample.",
+    )
+
+    initial_capital: float = Field(
+        default=_ACCOUNT.initial_capital, gt=0, description="Equity at the start, in quote currency."
+    )
+    risk_fraction: float = Field(
+        default=_ACCOUNT.risk_fraction, gt=0, le=1, description="Share of equity that a stop-out costs, before costs."
+    )
+    max_leverage: float = Field(
+        default=_ACCOUNT.max_leverage, gt=0, le=1_000, description="Largest notional as a multiple of equity."
+    )
+    fee_rate: float = Field(
+        default=_ACCOUNT.fee_rate, ge=0, le=0.1, description="Taker fee on the notional, on entry and on exit."
+    )
+    slippage: float = Field(
+        default=_ACCOUNT.slippage, ge=0, le=0.1, description="How much worse market and stop orders fill, of the price."
+    )
+    max_holding_bars: int = Field(
+        default=_ACCOUNT.max_holding_bars, ge=0, description="Longest position in candles; 0: as the strategy says."
+    )
+
+    @classmethod
+    def of(cls, training: TrainingSettings, history: HistorySettings, *, simulated_edge: float = 0.0) -> Self:
+        """Return the resource that holds these settings."""
+        domain = (training.account, training.search, training.windows)
+        flat: dict[str, Any] = {f.name: getattr(part, f.name) for part in domain for f in fields(part)}
+        flat |= {name: flat[name] or 0 for name in _ZERO_IS_NONE}
+        return cls(
+            side=training.side,
+            source=history.source,
+            history_days=history.history_days,
+            start=_iso(history.start_ms),
+            end=_iso(history.end_ms),
+            simulated_edge=simulated_edge,
+            **flat,
+        )
+
+    def training(self) -> TrainingSettings:
+        """Return what is asked of the search and its judgement.
+
+        Raises
+        ------
+        InvalidInputError
+            If settings contradict each other; the message names them. So does ``history``.
+        """
+        return TrainingSettings(
+            side=self.side,
+            account=AccountSettings(**self._values_of(AccountSettings)),
+            search=SearchSettings(**self._values_of(SearchSettings)),
+            windows=WindowSettings(**self._values_of(WindowSettings)),
+        )
+
+    def history(self) -> HistorySettings:
+        """Return which candles to train on."""
+        return HistorySettings(
+            source=self.source,
+            history_days=self.history_days,
+            start_ms=_milliseconds("start", self.start),
+            end_ms=_milliseconds("end", self.end),
+        )
+
+    def to_run_config(self) -> Mapping[str, object]:
+        """Return the values as the Launchpad would write them."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+    def _values_of(self, owner: type) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(owner)}
+        return {name: None if name in _ZERO_IS_NONE and value == 0 else value for name, value in values.items()}
+
+
+class DatabaseResource(dg.ConfigurableResource[None]):
+    """The project's PostgreSQL database, with its tables up to date.
+
+    Where it is, and its password, come from the environment or tradepulse.toml, never from run configuration.
+    """
+
+    def open(self) -> Database:
+        """Return the database; connects, starts the embedded server and migrates when first asked in a process."""
+        settings = load_settings()
+        url = settings.database_url.get_secret_value() if settings.database_url else None
+        return _migrated(settings.data_dir, url)
+
+
+class ArtifactsResource(dg.ConfigurableResource[None]):
+    """The Parquet files that assets hand on. Where they are comes from the environment or tradepulse.toml."""
+
+    def open(self) -> ArtifactStore:
+        """Return the store."""
+        return ArtifactStore(load_settings().artifacts_url)
+
+
+class RefusingIOManager(dg.ConfigurableIOManager):
+    """Refuses values. Assets hand on Parquet files and rows; a value would become a pickle."""
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Refuse to store ``obj``."""
+        raise dg.DagsterInvariantViolationError(
+            f"{context.step_key} returned a value of type {type(obj).__name__}. Expected a MaterializeResult: write a "
+            "Parquet file or rows of the database, and hand on what names them."
+        )
+
+    def load_input(self, context: dg.InputContext) -> None:
+        """Refuse to load anything: nothing is stored."""
+        raise dg.DagsterInvariantViolationError(f"{context.asset_key} is not a value. Read its file or rows instead.")
+
+
+@cache
+def _migrated(data_dir: Path, url: str | None) -> Database:
+    database = Database(database_url(data_dir, url))
+    migrate(database)
+    return database
+
+
+def _iso(milliseconds: int | None) -> str:
+    return "" if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
+
+
+def _milliseconds(name: str, text: str) -> int | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInputError(
+            f"{name}: found {text!r}, expected a date or time in UTC, ISO 8601, such as '2024-01-31' or "
+            "'2024-01-31T12:00:00'."
+        ) from None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(aware.timestamp() * 1000)

@@ -1,0 +1,263 @@
+"""The one place where settings are read: options, then environment, then ``tradepulse.toml``, then defaults."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from tradepulse_pipeline.backtest.settings import AccountSettings
+from tradepulse_pipeline.errors import InvalidInputError, one_of
+from tradepulse_pipeline.market.history import CANDLE_ORIGINS, CandleOrigin, HistorySettings
+from tradepulse_pipeline.market.series import SIMULATED_EXCHANGE
+from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings
+from tradepulse_pipeline.optimizers.settings import SearchSettings
+from tradepulse_pipeline.strategies.decisions import Side
+from tradepulse_pipeline.validation.training import TrainingSettings
+from tradepulse_pipeline.validation.windows import WindowSettings
+
+ENV_PREFIX: Final = "TRADEPULSE_"
+SETTINGS_FILE: Final = "tradepulse.toml"
+
+#: Variables that start like a setting and are none: read by the command line and the tests.
+OTHER_VARIABLES: Final = ("TRADEPULSE_DEBUG", "TRADEPULSE_TEST_DATA")
+
+SOURCES: Final = (*CANDLE_ORIGINS, SIMULATED_EXCHANGE)
+
+_ACCOUNT: Final = AccountSettings()
+_HISTORY: Final = HistorySettings()
+_SEARCH: Final = SearchSettings()
+_SIMULATED: Final = SimulatedMarketSettings()
+_TRAINING: Final = TrainingSettings()
+_WINDOWS: Final = WindowSettings()
+
+Names = Annotated[tuple[str, ...], NoDecode]
+T = TypeVar("T")
+
+
+class Settings(BaseSettings):
+    """Every setting by its flat name; what is not given has the default of the domain class that it configures.
+
+    The environment spells a name in capitals after ``TRADEPULSE_``: ``fee_rate`` is ``TRADEPULSE_FEE_RATE``. Lists are
+    written with commas there: ``TRADEPULSE_PAIRS=BTC/USDT,ETH/USDT``.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+
+    data_dir: Path = Field(Path(".tradepulse"), description="Folder of the embedded database, artifacts and logs.")
+    database_url: SecretStr | None = Field(None, description="PostgreSQL to use; none: the embedded server.")
+    artifacts_url: str = Field("", description="Where Parquet files go: a folder or any fsspec URL.")
+    exchange_url: str | None = Field(None, description="Base URL that replaces the exchanges' own.")
+    web_host: str = Field("127.0.0.1", description="Address that the web UI listens on.")
+    web_port: int = Field(3000, ge=0, le=65_535, description="Port that the web UI listens on; 0 takes a free one.")
+
+    strategies: Names = Field(("LIQUIDITY_SWEEP_V3",), description="Strategies to train.")
+    exchanges: Names = Field(("binance",), description="Exchanges to train on.")
+    pairs: Names = Field(("BTC/USDT",), description="Pairs to train on.")
+    timeframes: Names = Field(("5m",), description="Timeframes to train on.")
+    source: str = Field(_HISTORY.source, description="Where candles may come from.")
+    history_days: int = Field(_HISTORY.history_days, description="Days of candles to train on, up to the latest.")
+    simulated_edge: float = Field(
+        _SIMULATED.edge, description="Strength of the edge planted in simulated candles; 0: none."
+    )
+
+    method: str = Field(_SEARCH.method, description="How parameter sets are searched.")
+    budget: int | None = Field(_SEARCH.budget, description="Trials of a search; none: as the method is used to.")
+    objective: str = Field(_SEARCH.objective, description="The metric that a search maximises.")
+    minimum_trades: int = Field(_SEARCH.minimum_trades, description="Trades that a trial needs to be valid.")
+    seed: int = Field(_SEARCH.seed, description="Seed of every random draw.")
+    workers: int = Field(_SEARCH.workers, description="Threads that evaluate trials; 0: one per core.")
+    max_runtime_seconds: float = Field(_SEARCH.max_runtime_seconds, description="Limit of a search; 0: none.")
+
+    max_combinations: int = Field(_SEARCH.max_combinations, description="Largest search that is started, in trials.")
+
+    scheme: str = Field(_WINDOWS.scheme, description="How history is cut into train and test.")
+    train_days: int = Field(_WINDOWS.train_days, description="Days of a train window.")
+    test_days: int = Field(_WINDOWS.test_days, description="Days of a test window, its gap included.")
+    gap_days: int = Field(_WINDOWS.gap_days, description="Days left out between train and test.")
+    step_days: int | None = Field(_WINDOWS.step_days, description="Days from window to window; none: test_days.")
+    train_ratio: float = Field(_WINDOWS.train_ratio, description="Share trained on with train_test_split.")
+    reoptimise: bool = Field(
+        _WINDOWS.reoptimise, description="Search anew in each train window; else only in the last."
+    )
+
+    side: Side = Field(_TRAINING.side, description="Which side is traded.")
+    fee_rate: float = Field(_ACCOUNT.fee_rate, description="Fee on entry and on exit, fraction of the notional.")
+    slippage: float = Field(_ACCOUNT.slippage, description="Slippage of market and stop orders, fraction of price.")
+    initial_capital: float = Field(_ACCOUNT.initial_capital, description="Equity at the start, quote currency.")
+    risk_fraction: float = Field(_ACCOUNT.risk_fraction, description="Share of equity that a stop-out costs.")
+    max_leverage: float = Field(_ACCOUNT.max_leverage, description="Largest notional as a multiple of equity.")
+    max_holding_bars: int = Field(_ACCOUNT.max_holding_bars, description="Longest position in bars; 0: no limit.")
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _project_dir: Path = PrivateAttr()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values from the caller alone: ``load_settings`` joins the sources, to know where each came from."""
+        return (init_settings,)
+
+    @field_validator("strategies", "exchanges", "pairs", "timeframes", mode="before")
+    @classmethod
+    def _names(cls, value: object, info: ValidationInfo) -> object:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
+            return value
+        names = tuple(dict.fromkeys(name.strip() for part in parts for name in part.split(",") if name.strip()))
+        if not names:
+            raise ValueError("Expected at least one name")
+        return names
+
+    @property
+    def project_dir(self) -> Path:
+        """The folder of ``dagster.yaml`` and ``workspace.yaml`` that these settings were loaded for."""
+        return self._project_dir
+
+    def origin(self, name: str) -> str:
+        """Return where a value came from: option, environment TRADEPULSE_X, tradepulse.toml or default."""
+        return self._origins.get(name, "default")
+
+    def account(self) -> AccountSettings:
+        """Return capital, sizing and costs.
+
+        Raises
+        ------
+        InvalidInputError
+            If a value is not allowed; the message says where it came from. So do the methods below.
+        """
+        return self._checked(lambda: AccountSettings(**self._values_of(AccountSettings)))
+
+    def training(self) -> TrainingSettings:
+        """Return what is asked of a training."""
+        return self._checked(
+            lambda: TrainingSettings(
+                side=self.side,
+                account=AccountSettings(**self._values_of(AccountSettings)),
+                search=SearchSettings(**self._values_of(SearchSettings)),
+                windows=WindowSettings(**self._values_of(WindowSettings)),
+            )
+        )
+
+    def history(self) -> HistorySettings:
+        """Return which candles a training stands on. Simulated candles are made anew where they are missing."""
+
+        def build() -> HistorySettings:
+            if self.source not in SOURCES:
+                raise one_of("source", self.source, SOURCES)
+            source: CandleOrigin = "auto" if self.source == SIMULATED_EXCHANGE else self.source  # type: ignore[assignment]
+            return HistorySettings(source=source, history_days=self.history_days)
+
+        return self._checked(build)
+
+    def simulated(self) -> SimulatedMarketSettings:
+        """Return what the simulated market is like."""
+
+        def build() -> SimulatedMarketSettings:
+            try:
+                return SimulatedMarketSettings(edge=self.simulated_edge)
+            except InvalidInputError as error:
+                raise InvalidInputError(f"simulated_edge: {error}") from None
+
+        return self._checked(build)
+
+    def _values_of(self, owner: type) -> dict[str, Any]:
+        return {
+            field.name: getattr(self, field.name) for field in fields(owner) if field.name in type(self).model_fields
+        }
+
+    def _checked(self, build: Callable[[], T]) -> T:
+        try:
+            return build()
+        except InvalidInputError as error:
+            blamed = [name for name in type(self).model_fields if name in str(error) and self.origin(name) != "default"]
+            if not blamed:
+                raise
+            origins = ", ".join(f"{name}: from {self.origin(name)}" for name in blamed)
+            raise type(error)(f"{error} ({origins})") from None
+
+
+def project_dir() -> Path:
+    """Return the nearest folder upwards that holds ``dagster.yaml`` and ``workspace.yaml``, else TradePulse's own."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if all((folder / name).is_file() for name in ("dagster.yaml", "workspace.yaml")):
+            return folder
+    return Path(__file__).resolve().parents[1]
+
+
+def load_settings(**options: object) -> Settings:
+    """Return the settings; an option that is None was not given.
+
+    Raises
+    ------
+    InvalidInputError
+        If a name is unknown or a value has the wrong form; the message says where it came from and what is allowed.
+        Ranges are checked by the methods that hand settings to the domain.
+    """
+    project = project_dir()
+    from_file = _read_file(project / SETTINGS_FILE)
+    from_environment = EnvSettingsSource(Settings)()
+    given = {name: value for name, value in options.items() if value is not None}
+    origins = {
+        **dict.fromkeys(from_file, SETTINGS_FILE),
+        **{name: f"environment {variable(name)}" for name in from_environment},
+        **dict.fromkeys(given, "option"),
+    }
+    try:
+        settings = Settings(**{**from_file, **from_environment, **given})
+    except ValidationError as error:
+        raise InvalidInputError("\n".join(_explained(problem, origins) for problem in error.errors())) from None
+    data_dir = project / settings.data_dir.expanduser()
+    artifacts = settings.artifacts_url or str(data_dir / "artifacts")
+    located = settings.model_copy(
+        update={
+            "data_dir": data_dir,
+            "artifacts_url": artifacts if "://" in artifacts else str(project / Path(artifacts).expanduser()),
+        }
+    )
+    located._origins, located._project_dir = origins, project
+    return located
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"{ENV_PREFIX}{name.upper()}"
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{path}: not valid TOML: {error}.") from None
+    for name in values:
+        if name not in Settings.model_fields:
+            raise one_of("setting", name, Settings.model_fields, where=str(path))
+    return values
+
+
+def _explained(problem: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    name = str(problem["loc"][0])
+    if name not in Settings.model_fields:
+        return str(one_of("setting", name, Settings.model_fields))
+    found = "a value that is not shown" if name == "database_url" else repr(problem["input"])
+    return f"{name}: found {found} from {origins[name]}. {problem['msg'].removeprefix('Value error, ')}."

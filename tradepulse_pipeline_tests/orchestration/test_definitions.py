@@ -1,0 +1,158 @@
+"""What Dagster loads: quickly, completely, and under one name everywhere."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields, replace
+
+import dagster as dg
+import pytest
+import yaml
+
+from tradepulse_pipeline.backtest.settings import AccountSettings
+from tradepulse_pipeline.definitions import defs
+from tradepulse_pipeline.errors import InvalidInputError
+from tradepulse_pipeline.market.history import HistorySettings
+from tradepulse_pipeline.optimizers.settings import SearchSettings
+from tradepulse_pipeline.orchestration.names import DEFINITIONS
+from tradepulse_pipeline.orchestration.resources import SettingsResource
+from tradepulse_pipeline.validation.training import TrainingSettings
+from tradepulse_pipeline.validation.windows import WindowSettings
+from tradepulse_pipeline_tests.orchestration.conftest import ROOT
+
+HEAVY = ("skopt", "optuna", "ccxt", "pandas", "polars", "sklearn", "psycopg", "psycopg2", "pyarrow")
+
+
+def test_definitions_load_without_what_only_runs_need():
+    script = f"import sys, tradepulse_pipeline.definitions\nprint([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_flow_of_assets():
+    graph = defs.get_repository_def().asset_graph
+    flow = {
+        key.to_user_string(): sorted(parent.to_user_string() for parent in graph.get(key).parent_keys)
+        for key in graph.get_all_asset_keys()
+    }
+    assert flow == {
+        "market_data": [],
+        "indicators": ["market_data"],
+        "liquidity_sweep_v3/optimization_results": ["indicators"],
+        "liquidity_sweep_v3/walk_forward_validation": ["liquidity_sweep_v3/optimization_results"],
+        "liquidity_sweep_v3/trained_configurations": ["liquidity_sweep_v3/walk_forward_validation"],
+    }
+
+
+def test_every_asset_is_presented():
+    graph = defs.get_repository_def().asset_graph
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.partitions_def is not None
+        assert node.partitions_def.name == "series"
+        assert all((node.description, node.owners, node.kinds, node.group_name, node.tags, node.code_version)), key
+        assert {"dagster/column_schema", "dagster/table_name"} & set(node.metadata), key
+
+
+def test_the_check_on_candles_blocks():
+    (check,) = defs.get_repository_def().asset_graph.asset_check_keys
+    assert (check.asset_key.to_user_string(), check.name) == ("market_data", "candles_are_fit")
+    assert defs.get_repository_def().asset_graph.get_check_spec(check).blocking
+
+
+def test_the_jobs_and_what_they_make():
+    jobs = {job.name: job for job in defs.get_repository_def().get_all_jobs()}
+    made = {
+        name: sorted(key.to_user_string() for key in job.asset_layer.executable_asset_keys)
+        for name, job in jobs.items()
+        if not name.startswith("__")
+    }
+    assert made == {
+        "update_market_data": ["market_data"],
+        "train_liquidity_sweep_v3": [
+            "indicators",
+            "liquidity_sweep_v3/optimization_results",
+            "liquidity_sweep_v3/trained_configurations",
+            "liquidity_sweep_v3/walk_forward_validation",
+            "market_data",
+        ],
+    }
+    assert all(job.executor_def.name == "in_process" for job in jobs.values())
+
+
+def test_the_sensors_watch_from_the_start():
+    sensors = {sensor.name: sensor.default_status for sensor in defs.get_repository_def().sensor_defs}
+    assert sensors == dict.fromkeys(("failed_trainings", "cancelled_trainings"), dg.DefaultSensorStatus.RUNNING)
+
+
+def test_the_code_location_has_one_name_everywhere():
+    (workspace,) = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dagster"]
+    names = (workspace["python_module"]["module_name"], workspace["python_module"]["location_name"])
+    assert names == (project["module_name"], project["code_location_name"]) == (DEFINITIONS[0], "tradepulse")
+    assert getattr(importlib.import_module(DEFINITIONS[0]), DEFINITIONS[1]) is defs
+
+
+def test_defaults_of_the_launchpad_are_those_of_the_domain():
+    settings = SettingsResource()
+    assert settings.training() == TrainingSettings()
+    assert settings.history() == HistorySettings()
+
+
+def test_every_setting_of_the_domain_can_be_set_and_is_explained():
+    shown = SettingsResource.model_fields
+    expected = {field.name for owner in (AccountSettings, SearchSettings, WindowSettings) for field in fields(owner)}
+    assert expected | {"side", "source", "history_days", "start", "end", "simulated_edge"} == set(shown)
+    assert all(field.description and field.default is not None for field in shown.values())
+
+
+def test_settings_survive_the_launchpad():
+    training = TrainingSettings(
+        side="both",
+        account=AccountSettings(fee_rate=0.0007, max_leverage=3.0),
+        search=SearchSettings(method="tpe", budget=7, objective="sortino", seed=11),
+        windows=WindowSettings(train_days=20, test_days=10, gap_days=2, step_days=9, reoptimise=False),
+    )
+    history = HistorySettings(source="stored", start_ms=1_704_067_200_000, end_ms=1_706_745_600_123)
+    settings = SettingsResource(**SettingsResource.of(training, history, simulated_edge=2.5).to_run_config())
+    assert (settings.training(), settings.history(), settings.simulated_edge) == (training, history, 2.5)
+    assert SettingsResource.of(replace(training, side="long"), history).side == "long"
+
+
+def test_dates_are_read_as_utc_and_wrong_ones_are_refused():
+    history = SettingsResource(start="2024-01-01", end="2024-02-01T00:00:00+01:00").history()
+    assert (history.start_ms, history.end_ms) == (1_704_067_200_000, 1_706_742_000_000)
+    with pytest.raises(InvalidInputError, match="end: found 'soon', expected a date or time in UTC"):
+        SettingsResource(end="soon").history()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"method": "genetic"}, r"(?s)method.*genetic"),
+        ({"objective": "profit"}, r"(?s)objective.*profit"),
+        ({"trian_days": 90}, r"trian_days"),
+        ({"train_days": "ninety"}, r"train_days"),
+    ],
+)
+def test_the_launchpad_refuses_wrong_values(config, message):
+    job = defs.resolve_job_def("train_liquidity_sweep_v3")
+    run_config = {"resources": {"settings": {"config": config}}}
+    with pytest.raises(dg.DagsterInvalidConfigError, match=message):
+        dg.validate_run_config(job, run_config)
+
+
+def test_no_asset_can_hand_on_a_pickle():
+    @dg.asset
+    def careless() -> int:
+        return 1
+
+    manager = defs.resources["io_manager"]
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        pytest.raises(dg.DagsterInvariantViolationError, match=r"careless returned a value of type int"),
+    ):
+        dg.materialize([careless], instance=instance, resources={"io_manager": manager})

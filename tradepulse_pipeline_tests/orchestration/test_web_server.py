@@ -1,0 +1,204 @@
+"""What a person does in the web UI, through its GraphQL: add a market, launch a training, read the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+import pytest
+
+from tradepulse_pipeline.database import training_jobs
+from tradepulse_pipeline.database.configurations import list_configurations
+from tradepulse_pipeline.database.connection import Database
+from tradepulse_pipeline.database.migrations import migrate
+from tradepulse_pipeline.database.server import database_url
+from tradepulse_pipeline_tests.orchestration.conftest import ROOT, remove_data
+
+JOB = "train_liquidity_sweep_v3"
+REPOSITORY = {"repositoryLocationName": "tradepulse", "repositoryName": "__repository__"}
+SETTINGS = {
+    "start": "2024-01-01",
+    "end": "2024-01-29",
+    "simulated_edge": 8.0,
+    "train_days": 10,
+    "test_days": 6,
+    "gap_days": 1,
+    "budget": 40,
+    "minimum_trades": 3,
+    "workers": 1,
+}
+
+LOCATIONS = """{ workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError { __typename
+    ... on RepositoryLocation { repositories { name jobs { name } } } ... on PythonError { message } } } } } }"""
+ADD_PARTITION = """mutation ($repository: RepositorySelector!, $key: String!) {
+    addDynamicPartition(repositorySelector: $repository, partitionsDefName: "series", partitionKey: $key) {
+        __typename } }"""
+LAUNCH = """mutation ($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) { __typename
+    ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+TERMINATE = """mutation ($run: String!) { terminateRun(runId: $run) { __typename } }"""
+RUN = """query ($run: ID!) { runOrError(runId: $run) { ... on Run { status tags { key value }
+    assetMaterializations { assetKey { path } partition metadataEntries { label ... on TextMetadataEntry { text } } }
+    } } }"""
+
+
+class WebServer:
+    """A running web server with its daemon, in a project of its own."""
+
+    def __init__(self, project: Path, url: str, process: subprocess.Popen[bytes]) -> None:
+        self.project, self.url, self.process = project, url, process
+
+    def ask(self, query: str, **variables: object) -> dict:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=30) as reply:
+            answer = json.load(reply)
+        assert "errors" not in answer, answer["errors"]
+        return answer["data"]
+
+    def wait_for(self, what: str, done: Callable[[], object], seconds: float = 90.0) -> object:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            if result := done():
+                return result
+            time.sleep(0.2)
+        raise AssertionError(f"{what}: not within {seconds} s.\n{(self.project / 'server.log').read_text()[-4000:]}")
+
+    def location(self) -> dict | None:
+        """Return what was loaded, None while nothing is there."""
+        try:
+            (entry,) = self.ask(LOCATIONS)["workspaceOrError"]["locationEntries"] or (None,)
+        except OSError:
+            return None
+        return entry and entry["locationOrLoadError"]
+
+    def launch(self, series: str, settings: dict[str, object]) -> str:
+        parameters = {
+            "selector": {**REPOSITORY, "jobName": JOB},
+            "runConfigData": {"resources": {"settings": {"config": settings}}},
+            "mode": "default",
+            "executionMetadata": {"tags": [{"key": "dagster/partition", "value": series}]},
+        }
+        launched = self.ask(LAUNCH, parameters=parameters)["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return launched["run"]["runId"]
+
+    def run(self, run_id: str) -> dict:
+        return self.ask(RUN, run=run_id)["runOrError"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    project = tmp_path_factory.mktemp("web")
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(ROOT / name, project)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TRADEPULSE_", "DAGSTER_"))}
+    arguments = ["-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+    with (project / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=project,
+            env={**inherited, "DAGSTER_HOME": str(project)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        server = WebServer(project, f"http://127.0.0.1:{port}", process)
+        server.wait_for("the web server", server.location)
+        yield server
+    finally:
+        kill(process)
+        remove_data(project / ".tradepulse")
+
+
+@pytest.fixture(scope="module")
+def stored(server):
+    with Database(database_url(server.project / ".tradepulse", None)) as database:
+        migrate(database)
+        yield database
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started, at once: nothing of it is needed any more."""
+    parent = psutil.Process(process.pid)
+    family = [parent, *parent.children(recursive=True)]
+    for member in family:
+        if member.is_running():
+            member.kill()
+    process.wait(timeout=15)
+
+
+def test_a_market_is_added_and_trained_and_its_configuration_is_in_the_database(server, stored):
+    (repository,) = server.location()["repositories"]
+    assert repository["name"] == "__repository__"
+    assert {JOB, "update_market_data"} <= {job["name"] for job in repository["jobs"]}
+
+    series = "simulated:WEB-USDT:5m"
+    added = server.ask(ADD_PARTITION, repository=REPOSITORY, key=series)
+    assert added["addDynamicPartition"]["__typename"] == "AddDynamicPartitionSuccess"
+    run_id = server.launch(series, SETTINGS)
+    ended = ("SUCCESS", "FAILURE", "CANCELED")
+    server.wait_for("the end of the run", lambda: server.run(run_id)["status"] in ended)
+
+    run = server.run(run_id)
+    assert run["status"] == "SUCCESS"
+    assert {"key": "tradepulse/simulated", "value": "true"} in run["tags"]
+    assert {made["partition"] for made in run["assetMaterializations"]} == {series}
+    shown = {
+        "/".join(made["assetKey"]["path"]): {entry["label"]: entry.get("text") for entry in made["metadataEntries"]}
+        for made in run["assetMaterializations"]
+    }
+    assert len(shown) == 5
+    assert all(metadata["SIMULATED"].startswith("SIMULATED") for metadata in shown.values())
+
+    (configuration,) = list_configurations(stored, pair="WEB/USDT")
+    assert configuration.run_id == run_id
+    assert shown["liquidity_sweep_v3/trained_configurations"]["configuration_id"] == str(configuration.id)
+    job = training_jobs.get(stored, configuration.training_job_id)
+    assert (job.id, job.status) == (UUID(run_id), "completed")
+
+
+def test_a_training_that_is_terminated_in_the_web_ui_is_cancelled_in_the_database(server, stored):
+    series = "simulated:END-USDT:5m"
+    server.ask(ADD_PARTITION, repository=REPOSITORY, key=series)
+    run_id = server.launch(series, {**SETTINGS, "method": "grid", "minimum_trades": 1})
+
+    def progress():
+        found = [job for job in training_jobs.list_jobs(stored) if str(job.id) == run_id]
+        return found and found[0].progress
+
+    server.wait_for("the search", progress)
+    assert server.ask(TERMINATE, run=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+    server.wait_for("the cancelled run", lambda: server.run(run_id)["status"] == "CANCELED")
+    server.wait_for("the cancelled job", lambda: training_jobs.get(stored, UUID(run_id)).status == "cancelled")
+    assert list_configurations(stored, pair="END/USDT") == []
+
+
+def test_wrong_settings_are_refused_at_the_launch(server):
+    parameters = {
+        "selector": {**REPOSITORY, "jobName": JOB},
+        "runConfigData": {"resources": {"settings": {"config": {"method": "genetic"}}}},
+        "mode": "default",
+    }
+    query = """mutation ($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) { __typename
+        ... on RunConfigValidationInvalid { errors { message } } } }"""
+    refused = server.ask(query, parameters=parameters)["launchRun"]
+    assert refused["__typename"] == "RunConfigValidationInvalid"
+    assert "genetic" in refused["errors"][0]["message"]
