@@ -58,11 +58,18 @@ Row = tuple[float, float, float, float]
 QUIET: Row = (102.0, 102.5, 101.5, 102.0)
 #: A range of 1 and no gaps: every true range, and so the ATR, is 1 before the swing.
 SWING = [QUIET, (102.0, 102.5, 101.0, 102.0), (102.0, 102.5, 100.5, 102.0), (102.0, 102.5, 100.0, 102.0)]
+#: Down to 100 and up again with no true range but 1, so that the ATR is 1 to the bit.
+GENTLE_SWING: tuple[Row, ...] = (
+    (101.5, 102.0, 101.0, 101.5),
+    (101.0, 101.5, 100.5, 101.0),
+    (100.5, 101.0, 100.0, 100.5),
+)
+GENTLE_RISE: tuple[Row, ...] = ((101.0, 101.5, 100.5, 101.0), (101.5, 102.0, 101.0, 101.5), QUIET, QUIET)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hunt:
-    """A swing low at 100 on bar 23, four quiet bars, the sweep on bar 28 and what follows."""
+    """A swing low at 100, on bar 23 unless said otherwise, four quiet bars, the sweep on bar 28 and what follows."""
 
     n_before: int = 20
     swing: tuple[Row, ...] = tuple(SWING)
@@ -90,6 +97,7 @@ PARAMETERS: dict[str, float] = {
 }
 SLOW_SWEEP: Row = (101.0, 101.5, 99.8, 99.9)
 REVERSAL: Row = (99.9, 102.5, 99.8, 102.4)
+GENTLE = Hunt(swing=GENTLE_SWING, wait=GENTLE_RISE, sweep=(101.0, 102.0, 99.8, 102.0))
 HUNTS: dict[str, tuple[Hunt, dict[str, float], list[int]]] = {
     "confirmed by the sweep bar itself": (Hunt(), {}, [28]),
     "confirmed two bars later": (Hunt(sweep=SLOW_SWEEP, after=(SLOW_SWEEP, REVERSAL)), {}, [30]),
@@ -111,6 +119,8 @@ HUNTS: dict[str, tuple[Hunt, dict[str, float], list[int]]] = {
     "volume at the threshold is no burst": (Hunt(sweep_volume=20.0), {}, []),
     "volume above the threshold": (Hunt(sweep_volume=20.1), {}, [28]),
     "the body is too small": (Hunt(sweep=(102.0, 103.5, 99.8, 102.9)), {}, []),
+    "a body of exactly the size": (GENTLE, {}, [27]),
+    "a body of a little less": (GENTLE, {"reversal_candle_size": 1.001}, []),
     "a red bar": (Hunt(sweep=(103.0, 103.5, 99.8, 101.0)), {}, []),
     "a close under the level": (
         Hunt(sweep=(98.5, 99.95, 98.4, 99.9)),

@@ -1,0 +1,56 @@
+"""``tradepulse config``: every setting, its value, and where the value came from."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pydantic import SecretStr
+
+from tradepulse_pipeline.cli.console import print_json, stdout, table, warn
+from tradepulse_pipeline.cli.options import AsJson
+from tradepulse_pipeline.errors import one_of
+from tradepulse_pipeline.settings import ENV_PREFIX, OTHER_VARIABLES, SETTINGS_FILE, Settings, load_settings, variable
+
+
+def config(as_json: AsJson = False) -> None:
+    """Show every setting, its value and where it came from.
+
+    Where a setting comes from, the first that has it: an option of a command, the environment (TRADEPULSE_ and the
+    name in capitals), tradepulse.toml in the project folder, the default.
+
+    [dim]$[/dim] TRADEPULSE_FEE_RATE=0.00075 tradepulse config
+    """
+    settings = load_settings()
+    settings.training()
+    settings.history()
+    names = Settings.model_fields
+    known = {variable(name) for name in names} | set(OTHER_VARIABLES)
+    for found in sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name not in known):
+        warn(f"{one_of('variable', found, known, where='the environment')} It changes nothing.".split(" Allowed:")[0])
+    if as_json:
+        print_json({name: {"value": _value(settings, name), "origin": settings.origin(name)} for name in names})
+        return
+    rows = [
+        [name, _shown(_value(settings, name)), settings.origin(name), f.description or ""] for name, f in names.items()
+    ]
+    console = stdout()
+    console.print(f"Project {settings.project_dir}; settings may stand in {SETTINGS_FILE} there.", markup=False)
+    console.print(table(["Setting", "Value", "From", "Meaning"], rows, left=4, folding=("Value", "Meaning")))
+
+
+def _value(settings: Settings, name: str) -> Any:
+    value = getattr(settings, name)
+    if isinstance(value, SecretStr):
+        from tradepulse_pipeline.database.connection import redacted
+
+        return redacted(value.get_secret_value())
+    if isinstance(value, tuple):
+        return list(value)
+    return value if value is None or isinstance(value, (int, float)) else str(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    return "–" if value is None else str(value)

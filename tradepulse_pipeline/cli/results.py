@@ -1,0 +1,231 @@
+"""``tradepulse results`` and ``tradepulse show``: the trained configurations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from tradepulse_pipeline.cli import console
+from tradepulse_pipeline.cli.options import AsJson
+from tradepulse_pipeline.cli.verdict import marked, print_verdict, series_of, stage
+from tradepulse_pipeline.errors import one_of
+from tradepulse_pipeline.market.series import Market, Timeframe
+from tradepulse_pipeline.settings import load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tradepulse_pipeline.database.configurations import ConfigurationRow, Transition
+
+#: Characters of an id that are shown in tables; 'show' takes them.
+ID_SHOWN: Final = 8
+
+FILTERS: Final = "Which ones"
+
+_LISTED: Final = (
+    "net_profit",
+    "sharpe_ratio",
+    "sortino_ratio",
+    "calmar_ratio",
+    "max_drawdown",
+    "win_rate",
+    "profit_factor",
+    "sample_size",
+    "p_value",
+)
+
+
+def results(
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", metavar="NAME", rich_help_panel=FILTERS, help="Of this strategy.")
+    ] = None,
+    exchange: Annotated[
+        str | None, typer.Option("--exchange", metavar="NAME", rich_help_panel=FILTERS, help="Of this exchange.")
+    ] = None,
+    pair: Annotated[
+        str | None, typer.Option("--pair", metavar="BASE/QUOTE", rich_help_panel=FILTERS, help="Of this pair.")
+    ] = None,
+    timeframe: Annotated[
+        str | None, typer.Option("--timeframe", metavar="SPAN", rich_help_panel=FILTERS, help="Of this timeframe.")
+    ] = None,
+    wanted_stage: Annotated[
+        str | None,
+        typer.Option(
+            "--stage",
+            metavar="STAGE",
+            rich_help_panel=FILTERS,
+            help="In this lifecycle stage: PAPER, DISCOVERY, VALIDATION, MATURE or DECAY.",
+        ),
+    ] = None,
+    superseded: Annotated[
+        bool, typer.Option("--all", rich_help_panel=FILTERS, help="Older versions too, not only the active ones.")
+    ] = False,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, metavar="N", rich_help_panel=FILTERS, help="The latest N.")
+    ] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List trained configurations and their out-of-sample figures.
+
+    [dim]$[/dim] tradepulse results --stage VALIDATION --timeframe 5m
+    """
+    from tradepulse_pipeline.cli.database import open_database
+    from tradepulse_pipeline.database.configurations import list_configurations
+    from tradepulse_pipeline.strategies.registry import get_strategy
+    from tradepulse_pipeline.validation.lifecycle import STAGES
+
+    if wanted_stage is not None and wanted_stage.upper() not in STAGES:
+        raise one_of("stage", wanted_stage, STAGES)
+    strategy_name = None if strategy is None else get_strategy(strategy).name
+    wanted_pair = None if pair is None else Market.parse(exchange or "any", pair).pair
+    wanted_timeframe = None if timeframe is None else Timeframe(timeframe).name
+    with open_database(load_settings()) as database:
+        rows = list_configurations(
+            database,
+            strategy_name=strategy_name,
+            exchange=exchange,
+            pair=wanted_pair,
+            timeframe=wanted_timeframe,
+            stage=None if wanted_stage is None else wanted_stage.upper(),
+            active_only=not superseded,
+            limit=limit,
+        )
+    if as_json:
+        console.print_json([listed(row) for row in rows])
+    elif not rows:
+        console.say("No configurations yet. 'tradepulse train' makes one.")
+    else:
+        console.stdout().print(_results_table(rows))
+        console.say("'tradepulse show ID' tells more about one.")
+
+
+def show(
+    configuration_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of a configuration, or its first 8 characters or more.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show a configuration: verdict, parameters, windows, origin.
+
+    --json prints the V3 document that a trading bot reads. What was not measured is null.
+
+    [dim]$[/dim] tradepulse show 1f0c2a9e
+    """
+    from tradepulse_pipeline.cli.database import open_database
+    from tradepulse_pipeline.database.configurations import get, transitions
+
+    with open_database(load_settings()) as database:
+        row = get(database, configuration_id)
+        stages = transitions(database, row.id)
+    if as_json:
+        console.print_json(_document(row))
+        return
+    page = console.stdout()
+    print_verdict(page, row, stages)
+    page.print()
+    page.print("[bold]Parameters[/]")
+    page.print(console.table(["", ""], [[name, f"{value:g}"] for name, value in _ordered(row).items()], header=False))
+    page.print("[bold]Windows[/]")
+    page.print(_windows_table(row))
+    page.print("[bold]Origin[/]")
+    page.print(console.table(["", ""], _origin(row), left=2, header=False))
+    page.print("[bold]Lifecycle[/]")
+    _print_stages(page, stages)
+
+
+def _document(row: ConfigurationRow) -> dict[str, Any]:
+    """Return the V3 document with its sections in their order, which the database does not keep."""
+    from tradepulse_pipeline.configurations.template import Template
+
+    document = Template.model_validate(row.template).model_dump(mode="json")
+    for configuration in document["configurations"]:
+        configuration["parameters"] = _ordered(row)
+    return document
+
+
+def _ordered(row: ConfigurationRow) -> dict[str, float]:
+    """Return the parameters in the order in which the strategy declares them."""
+    from tradepulse_pipeline.strategies.registry import get_strategy
+
+    declared = [parameter.name for parameter in get_strategy(row.strategy_name).parameters]
+    return {name: row.parameters[name] for name in declared if name in row.parameters}
+
+
+def listed(row: ConfigurationRow) -> dict[str, Any]:
+    """Return a configuration for JSON, without its documents."""
+    return {
+        "id": str(row.id),
+        "strategy": row.strategy_name,
+        "series": str(series_of(row)),
+        "stage": row.lifecycle_stage,
+        "version": row.version,
+        "is_active": row.is_active,
+        "is_simulated": row.is_simulated,
+        **{name: getattr(row, name) for name in _LISTED},
+        "parameters": _ordered(row),
+        "created_at": None if row.created_at is None else row.created_at.isoformat(),
+        "training_job_id": str(row.training_job_id),
+    }
+
+
+def _results_table(rows: list[ConfigurationRow]) -> Table:
+    columns = ["Id", "Trained", "Stage", "Net profit", "Sharpe", "Drawdown", "Trades", "p-value"]
+    has_several = len({row.strategy_name for row in rows}) > 1
+    return console.table(
+        columns,
+        [
+            [
+                str(row.id)[:ID_SHOWN],
+                f"{f'{row.strategy_name} ' if has_several else ''}{series_of(row)}{marked(row.exchange)}",
+                f"{stage(row.lifecycle_stage)}{'' if row.is_active else f' (version {row.version})'}",
+                console.number(row.net_profit),
+                console.number(row.sharpe_ratio),
+                console.percent(row.max_drawdown),
+                console.number(row.sample_size, 0),
+                console.number(row.p_value, 3),
+            ]
+            for row in rows
+        ],
+        left=3,
+        folding=("Trained",),
+    )
+
+
+def _windows_table(row: ConfigurationRow) -> Table:
+    lines = []
+    for window in row.windows:
+        tested, chosen = window["out_of_sample"] or {}, (window["chosen"] or {}).get("in_sample", {})
+        lines.append(
+            [
+                str(window["window"] + 1),
+                f"{console.day_of_ms(window['test_start_ms'])[:10]} to {console.day_of_ms(window['test_end_ms'])[:10]}",
+                window["status"],
+                console.number(tested.get("sample_size"), 0),
+                console.percent(tested.get("total_return")),
+                console.number(tested.get("sharpe_ratio")),
+                console.percent(chosen.get("total_return")),
+                console.number(chosen.get("sharpe_ratio")),
+            ]
+        )
+    columns = ["", "Tested", "", "Trades", "Return", "Sharpe", "In-sample return", "In-sample Sharpe"]
+    return console.table(columns, lines, left=3)
+
+
+def _origin(row: ConfigurationRow) -> list[list[str]]:
+    trained = "–" if row.created_at is None else f"{console.day(row.created_at)} UTC"
+    return [
+        ["Trained", f"{trained}, job {row.training_job_id}"],
+        ["Candles", f"{console.day(row.data_start)} to {console.day(row.data_end)} UTC"],
+        ["Fingerprint", row.data_fingerprint],
+        ["Search", f"{row.optimizer}, {row.n_trials:,} trials, seed {row.seed}"],
+        ["Engine", f"tradepulse {row.code_version}, {row.engine_hash[:12]}"],
+        ["Run", row.run_id],
+    ]
+
+
+def _print_stages(page: Console, stages: list[Transition]) -> None:
+    for one in stages:
+        page.print(f"  {console.day(one.at)}  {stage(one.to_stage)}  ", end="")
+        page.print(one.reason, markup=False)
