@@ -1,11 +1,9 @@
-"""The engine's front: one run with given parameters, and the evaluation of many parameter sets for a search."""
+"""The engine's front: one run with given decisions or parameters, and the metrics of a record."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
@@ -29,32 +27,8 @@ from tradepulse_pipeline.market.candles import FloatArray, IntArray
 from tradepulse_pipeline.market.series import MS_PER_DAY
 from tradepulse_pipeline.strategies.base import SignalSource, Strategy
 from tradepulse_pipeline.strategies.decisions import Decisions, Exits, Side
-from tradepulse_pipeline.strategies.space import ParameterSpace
 
 _TARGET_RULES: Final = {"none": TARGET_NONE, "r": TARGET_R, "price": TARGET_PRICE}
-
-#: How many sets of signal parameters keep their decisions between evaluations.
-_DECISIONS_KEPT: Final = 16_384
-
-#: Combinations that one worker evaluates in one go.
-_BATCH: Final = 64
-
-
-class Evaluator(Protocol):
-    """Anything that turns combinations of a parameter space into metrics over a range of bars."""
-
-    @property
-    def space(self) -> ParameterSpace:
-        """The space whose combinations are evaluated."""
-        ...
-
-    def evaluate(self, combinations: IntArray, window: BarRange) -> FloatArray:
-        """Return the metrics of each combination, shape (n, n_metrics), in the order of ``Metrics``."""
-        ...
-
-    def run(self, combination: int, window: BarRange, *, initial_capital: float | None = None) -> BacktestResult:
-        """Return trades, equity and metrics of one combination."""
-        ...
 
 
 def run_backtest(
@@ -63,6 +37,8 @@ def run_backtest(
     exits: Exits,
     account: AccountSettings,
     window: BarRange | None = None,
+    *,
+    initial_capital: float | None = None,
 ) -> BacktestResult:
     """Run ``decisions`` over the bars of ``window`` (all bars without one), one position at a time.
 
@@ -73,17 +49,29 @@ def run_backtest(
     window : BarRange, optional
         Signals before it are not taken; what is open at its last bar is closed there. Trades carry bars of ``frame``;
         the equity curve has one value per bar of the window.
+    initial_capital : float, optional
+        Equity at the start where it is another than the account's, as in a chain of runs.
 
     Raises
     ------
     InvalidInputError
-        If the window is empty or lies outside the frame.
+        If the window is empty or lies outside the frame, or the decisions are not in bar order.
     """
-    start, stop = _checked(window, frame)
-    columns = _decision_columns(decisions)
-    trades, equity, metrics = _run(
-        _bars(frame), columns, _exit_rule(exits, account), _account(account), BarRange(start, stop)
-    )
+    start, stop = checked_window(window, frame)
+    if (np.diff(decisions.bar) < 0).any():
+        raise InvalidInputError("Decisions: 'bar' must be ascending.")
+    bars, columns = bars_of(frame), DecisionColumns(*(getattr(decisions, name) for name in DecisionColumns._fields))
+    capital = account_of(account)
+    if initial_capital is not None:
+        capital = capital._replace(initial_capital=initial_capital)
+    first, last = np.searchsorted(decisions.bar, (start, stop))
+    trades = _empty_trades(int(last - first))
+    equity = np.empty(stop - start, dtype=np.float64)
+    n_trades = int(simulate(bars, columns, exit_rule_of(exits, account), capital, start, stop, trades, equity))
+    trades = TradeColumns._make(column[:n_trades] for column in trades)
+    metrics = np.empty(N_METRICS, dtype=np.float64)
+    times = frame.open_time_ms[start:stop]
+    measure(trades, n_trades, equity, times, capital.initial_capital, days_covered(frame, start, stop), metrics)
     return BacktestResult(Trades(*trades), equity, as_metrics(metrics))
 
 
@@ -106,76 +94,6 @@ def backtest_strategy(
     checked = strategy.check(parameters)
     decisions = SignalSource(strategy, frame, side).decisions(checked)
     return run_backtest(frame, decisions, strategy.exits(checked), account or AccountSettings(), window)
-
-
-class PlainEvaluator:
-    """Evaluates combinations by walking their positions; decisions are kept for reuse by other exits and windows.
-
-    Results do not depend on ``workers``: every combination is evaluated on its own.
-    """
-
-    def __init__(
-        self,
-        frame: IndicatorFrame,
-        strategy: Strategy,
-        *,
-        side: Side = "long",
-        account: AccountSettings | None = None,
-        workers: int = 1,
-    ) -> None:
-        self._space: Final = ParameterSpace(strategy.parameters)
-        self._strategy: Final = strategy
-        self._frame: Final = frame
-        self._settings: Final = account or AccountSettings()
-        self._bars: Final = _bars(frame)
-        self._workers: Final = max(1, workers)
-        source = SignalSource(strategy, frame, side)
-        names = tuple(p.name for p in strategy.parameters if p.kind == "signal")
-
-        @lru_cache(maxsize=_DECISIONS_KEPT)
-        def decisions(values: tuple[float, ...]) -> DecisionColumns:
-            return _decision_columns(source.decisions(dict(zip(names, values, strict=True))))
-
-        self._signal_names: Final = names
-        self._decisions: Final = decisions
-
-    @property
-    def space(self) -> ParameterSpace:
-        """The space whose combinations are evaluated."""
-        return self._space
-
-    def evaluate(self, combinations: IntArray, window: BarRange) -> FloatArray:
-        """Return the metrics of each combination over ``window``, shape (n, n_metrics), in the order of ``Metrics``."""
-        bounds = BarRange(*_checked(window, self._frame))
-        metrics = np.empty((len(combinations), N_METRICS), dtype=np.float64)
-
-        def evaluate_batch(first: int) -> None:
-            for row in range(first, min(first + _BATCH, len(combinations))):
-                metrics[row] = self._run(int(combinations[row]), bounds, _account(self._settings))[2]
-
-        batches = range(0, len(combinations), _BATCH)
-        if self._workers == 1 or len(batches) < 2:
-            for first in batches:
-                evaluate_batch(first)
-        else:
-            with ThreadPoolExecutor(self._workers) as pool:
-                list(pool.map(evaluate_batch, batches))
-        return metrics
-
-    def run(self, combination: int, window: BarRange, *, initial_capital: float | None = None) -> BacktestResult:
-        """Return trades, equity and metrics of one combination over ``window``."""
-        bounds = BarRange(*_checked(window, self._frame))
-        account = _account(self._settings)
-        if initial_capital is not None:
-            account = account._replace(initial_capital=initial_capital)
-        trades, equity, metrics = self._run(combination, bounds, account)
-        return BacktestResult(Trades(*trades), equity, as_metrics(metrics))
-
-    def _run(self, combination: int, window: BarRange, account: Account) -> tuple[TradeColumns, FloatArray, FloatArray]:
-        parameters = self._space.values(combination)
-        decisions = self._decisions(tuple(parameters[name] for name in self._signal_names))
-        rule = _exit_rule(self._strategy.exits(parameters), self._settings)
-        return _run(self._bars, decisions, rule, account, window)
 
 
 def metrics_of(
@@ -216,7 +134,8 @@ def cost_per_trade_r(trades: Trades, account: AccountSettings) -> float:
     return float(np.mean((slippage + fees) / trades.risk))
 
 
-def _checked(window: BarRange | None, frame: IndicatorFrame) -> tuple[int, int]:
+def checked_window(window: BarRange | None, frame: IndicatorFrame) -> tuple[int, int]:
+    """Return the window's bounds, those of the whole frame without one."""
     start, stop = window or (0, len(frame))
     if not 0 <= start < stop <= len(frame):
         raise InvalidInputError(
@@ -225,7 +144,14 @@ def _checked(window: BarRange | None, frame: IndicatorFrame) -> tuple[int, int]:
     return start, stop
 
 
-def _bars(frame: IndicatorFrame) -> Bars:
+def days_covered(frame: IndicatorFrame, start: int, stop: int) -> float:
+    """Return the length of bars ``[start, stop)`` in days, gaps included."""
+    first, last = int(frame.open_time_ms[start]), int(frame.open_time_ms[stop - 1])
+    return (last + frame.timeframe.milliseconds - first) / MS_PER_DAY
+
+
+def bars_of(frame: IndicatorFrame) -> Bars:
+    """Return the frame's candles as the kernels read them."""
     return Bars(
         frame.open_time_ms,
         frame.open,
@@ -237,11 +163,8 @@ def _bars(frame: IndicatorFrame) -> Bars:
     )
 
 
-def _decision_columns(decisions: Decisions) -> DecisionColumns:
-    return DecisionColumns(*(getattr(decisions, name) for name in DecisionColumns._fields))
-
-
-def _exit_rule(exits: Exits, account: AccountSettings) -> ExitRule:
+def exit_rule_of(exits: Exits, account: AccountSettings) -> ExitRule:
+    """Return the exits as the kernels read them, with the account's time limit taken in."""
     limits = [limit for limit in (exits.max_holding_bars, account.max_holding_bars) if limit > 0]
     return ExitRule(
         float(exits.stop_multiple),
@@ -254,25 +177,9 @@ def _exit_rule(exits: Exits, account: AccountSettings) -> ExitRule:
     )
 
 
-def _account(settings: AccountSettings) -> Account:
+def account_of(settings: AccountSettings) -> Account:
+    """Return the account as the kernels read it."""
     return Account(*(float(getattr(settings, name)) for name in Account._fields))
-
-
-def _run(
-    bars: Bars, decisions: DecisionColumns, rule: ExitRule, account: Account, window: BarRange
-) -> tuple[TradeColumns, FloatArray, FloatArray]:
-    """Simulate and measure; return trades, equity and metrics as plain arrays."""
-    start, stop = window
-    first, last = np.searchsorted(decisions.bar, (start, stop))
-    trades = _empty_trades(int(last - first))
-    equity = np.empty(stop - start, dtype=np.float64)
-    n_trades = int(simulate(bars, decisions, rule, account, start, stop, trades, equity))
-    trades = TradeColumns._make(column[:n_trades] for column in trades)
-    metrics = np.empty(N_METRICS, dtype=np.float64)
-    times = bars.open_time_ms[start:stop]
-    days = (int(times[-1]) + bars.step_ms - int(times[0])) / MS_PER_DAY
-    measure(trades, n_trades, equity, times, account.initial_capital, days, metrics)
-    return trades, equity, metrics
 
 
 def _empty_trades(capacity: int) -> TradeColumns:

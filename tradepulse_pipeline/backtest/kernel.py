@@ -24,6 +24,9 @@ from tradepulse_pipeline.market.candles import BoolArray, FloatArray, IntArray
 #: A decision is void when less than this share of the distance from its close to its stop is left at the entry.
 LEAST_RISK_LEFT: Final = 0.25
 
+#: Equity below this share of the initial capital is spent: what is left of a total loss is rounding.
+SPENT: Final = 1e-12
+
 TARGET_NONE, TARGET_R, TARGET_PRICE = range(3)
 
 
@@ -109,7 +112,7 @@ def simulate(
     worth = account.initial_capital
     flat_from = start
     i = int(np.searchsorted(decisions.bar, start))
-    while i < n_decisions and decisions.bar[i] + 1 < stop and worth > 0.0:
+    while i < n_decisions and decisions.bar[i] + 1 < stop and worth > SPENT * account.initial_capital:
         j = decisions.bar[i]
         d = nearest_stop(bars, decisions, rule, i)
         while i < n_decisions and decisions.bar[i] == j:

@@ -133,7 +133,7 @@ def estimate_training(strategy: Strategy, series: SeriesKey, candles: Candles, t
     """
     import numpy as np
 
-    from tradepulse_pipeline.backtest.api import PlainEvaluator
+    from tradepulse_pipeline.backtest.evaluators import TabledEvaluator
     from tradepulse_pipeline.backtest.result import METRIC_NAMES
     from tradepulse_pipeline.backtest.settings import BarRange
     from tradepulse_pipeline.indicators.frame import IndicatorFrame
@@ -146,7 +146,7 @@ def estimate_training(strategy: Strategy, series: SeriesKey, candles: Candles, t
     if training.windows.reoptimise:
         trains += [window.train for window in windows]
 
-    evaluator = PlainEvaluator(
+    evaluator = TabledEvaluator(
         frame, strategy, side=training.side, account=training.account, workers=training.search.threads
     )
     size = evaluator.space.size
@@ -189,11 +189,11 @@ def _seconds_per_trial(
 
     The later searches are quicker than the first one: they find the signals of the parameter sets computed.
     """
-    from tradepulse_pipeline.backtest.api import PlainEvaluator
+    from tradepulse_pipeline.backtest.evaluators import TabledEvaluator
     from tradepulse_pipeline.optimizers.deadline import Deadline
     from tradepulse_pipeline.optimizers.search import search
 
-    evaluator = PlainEvaluator(
+    evaluator = TabledEvaluator(
         frame, strategy, side=training.side, account=training.account, workers=training.search.threads
     )
     measured = []

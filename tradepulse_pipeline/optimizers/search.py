@@ -23,7 +23,7 @@ from tradepulse_pipeline.progress import Progress, ProgressListener, ignore_prog
 from tradepulse_pipeline.strategies.space import ParameterSpace
 
 if TYPE_CHECKING:
-    from tradepulse_pipeline.backtest.api import Evaluator
+    from tradepulse_pipeline.backtest.evaluators import Evaluator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

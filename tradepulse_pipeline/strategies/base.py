@@ -7,12 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
+import numpy as np
+
 from tradepulse_pipeline.errors import InvalidInputError, one_of
 from tradepulse_pipeline.indicators.frame import Indicator, IndicatorFrame
-from tradepulse_pipeline.strategies.decisions import SIDES, Decisions, Exits, Side
+from tradepulse_pipeline.market.candles import FloatArray
+from tradepulse_pipeline.strategies.decisions import SIDES, Decisions, DecisionSets, Exits, Side
 
 #: One parameter set: every parameter of the strategy by name.
 Parameters = Mapping[str, float]
+
+#: Many parameter sets: a column of shape (n_sets,) for each parameter.
+ParameterColumns = Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +87,14 @@ class Strategy(ABC):
     def signals(self, prepared: Any, parameters: Parameters) -> Decisions:
         """Return the long decisions for one set of signal parameters. Decisions at bar t may read bars <= t only."""
 
+    def signals_of_sets(self, prepared: Any, columns: ParameterColumns) -> DecisionSets:
+        """Return the long decisions of many sets of signal parameters, given as columns of shape (n_sets,).
+
+        A strategy may override this where it knows a faster way than one set after the other.
+        """
+        sets = zip(*(column.tolist() for column in columns.values()), strict=True)
+        return DecisionSets.of([self.signals(prepared, dict(zip(columns, values, strict=True))) for values in sets])
+
     @abstractmethod
     def exits(self, parameters: Parameters) -> Exits:
         """Return how positions end for one set of exit parameters."""
@@ -122,10 +136,14 @@ class SignalSource:
 
     def decisions(self, parameters: Parameters) -> Decisions:
         """Return the decisions for one set of signal parameters, on the side or sides asked for."""
-        long = None if self._long is None else self._strategy.signals(self._long, parameters)
-        short = None if self._short is None else self._strategy.signals(self._short, parameters).mirrored()
-        if long is None or short is None:
-            found = long if short is None else short
-            assert found is not None
-            return found
-        return Decisions.merged(long, short)
+        return self.decision_sets({name: np.array([value]) for name, value in parameters.items()}).decisions
+
+    def decision_sets(self, columns: ParameterColumns) -> DecisionSets:
+        """Return the decisions for each of many sets of signal parameters, given as columns of shape (n_sets,)."""
+        long = None if self._long is None else self._strategy.signals_of_sets(self._long, columns)
+        short = None if self._short is None else self._strategy.signals_of_sets(self._short, columns).mirrored()
+        if long is not None and short is not None:
+            return DecisionSets.merged(long, short)
+        found = short if long is None else long
+        assert found is not None
+        return found

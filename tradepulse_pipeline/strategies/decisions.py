@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
@@ -87,11 +88,13 @@ class Decisions:
                 raise InvalidInputError(
                     f"Decisions: column {name!r} has shape {getattr(self, name).shape}, expected ({n},) like 'bar'."
                 )
-        if n and (np.diff(self.bar) < 0).any():
-            raise InvalidInputError("Decisions: 'bar' must be ascending.")
 
     def __len__(self) -> int:
         return len(self.bar)
+
+    def take(self, rows: IntArray) -> Self:
+        """Return the decisions of some rows, in that order."""
+        return type(self)(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
     def mirrored(self) -> Self:
         """Return the decisions seen in a mirror of prices: every price negated, long and short swapped."""
@@ -107,12 +110,46 @@ class Decisions:
         )
 
     @classmethod
+    def concatenated(cls, parts: Sequence[Self]) -> Self:
+        """Return the decisions of all ``parts``, one after the other."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecisionSets:
+    """The decisions of several sets of signal parameters: set i is rows ``offsets[i]`` to ``offsets[i + 1]``.
+
+    Within a set, ``bar`` is ascending.
+    """
+
+    decisions: Decisions
+    offsets: IntArray
+
+    @classmethod
+    def of(cls, sets: Sequence[Decisions]) -> Self:
+        """Put the decisions of each set together."""
+        offsets = np.cumsum([0, *(len(decisions) for decisions in sets)], dtype=np.int64)
+        return cls(Decisions.concatenated(sets), offsets)
+
+    def __post_init__(self) -> None:
+        descends = np.diff(self.decisions.bar) < 0
+        descends[self.offsets[1:-1][(self.offsets[1:-1] > 0) & (self.offsets[1:-1] < len(self.decisions))] - 1] = False
+        if descends.any():
+            raise InvalidInputError("Decisions: 'bar' must be ascending within the decisions of one parameter set.")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def mirrored(self) -> Self:
+        """Return the sets seen in a mirror of prices."""
+        return type(self)(self.decisions.mirrored(), self.offsets)
+
+    @classmethod
     def merged(cls, first: Self, second: Self) -> Self:
-        """Return both sets of decisions in bar order; at the same bar the first set's come first."""
-        order = np.argsort(np.concatenate([first.bar, second.bar]), kind="stable")
-        return cls(
-            *(np.concatenate([getattr(first, name), getattr(second, name)])[order] for name in cls.__dataclass_fields__)
-        )
+        """Return, set by set, both decisions in bar order; at the same bar the first ones come first."""
+        both = Decisions.concatenated([first.decisions, second.decisions])
+        number = np.concatenate([np.repeat(np.arange(len(sets)), np.diff(sets.offsets)) for sets in (first, second)])
+        return cls(both.take(np.lexsort((both.bar, number))), first.offsets + second.offsets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

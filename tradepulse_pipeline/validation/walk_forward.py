@@ -30,7 +30,7 @@ from tradepulse_pipeline.validation.windows import Window, latest_train, make_wi
 if TYPE_CHECKING:
     import polars as pl
 
-    from tradepulse_pipeline.backtest.api import Evaluator
+    from tradepulse_pipeline.backtest.evaluators import Evaluator
 
 T = TypeVar("T", np.int64, np.float64)
 
@@ -89,7 +89,7 @@ def search_windows(
     """
     import polars as pl
 
-    from tradepulse_pipeline.backtest.api import PlainEvaluator
+    from tradepulse_pipeline.backtest.evaluators import TabledEvaluator
 
     space = ParameterSpace(strategy.parameters)
     check_limit(space, settings.search)
@@ -98,7 +98,7 @@ def search_windows(
     trains = {LATEST: latest}
     if settings.windows.reoptimise:
         trains |= {window.index: window.train for window in reversed(windows)}
-    evaluator = PlainEvaluator(
+    evaluator = TabledEvaluator(
         frame, strategy, side=settings.side, account=settings.account, workers=settings.search.threads
     )
     deadline = Deadline.after(settings.search.max_runtime_seconds)
@@ -187,7 +187,8 @@ def judge_windows(
     InvalidInputError
         If ``trials`` come from another parameter grid or from other windows.
     """
-    from tradepulse_pipeline.backtest.api import PlainEvaluator, cost_per_trade_r, metrics_of
+    from tradepulse_pipeline.backtest.api import cost_per_trade_r, metrics_of
+    from tradepulse_pipeline.backtest.evaluators import PlainEvaluator
 
     windows = make_windows(frame.open_time_ms, frame.timeframe, settings.windows)
     evaluator = PlainEvaluator(frame, strategy, side=settings.side, account=settings.account)

@@ -1,11 +1,12 @@
-"""The plain evaluator: the same numbers as single runs, to the bit, however many workers there are."""
+"""The evaluators: rows are the metrics of single runs, whatever the company, the workers and the memory."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from tradepulse_pipeline.backtest.api import PlainEvaluator, backtest_strategy
+from tradepulse_pipeline.backtest.api import backtest_strategy
+from tradepulse_pipeline.backtest.evaluators import PlainEvaluator, TabledEvaluator
 from tradepulse_pipeline.backtest.result import METRIC_NAMES
 from tradepulse_pipeline.backtest.settings import AccountSettings, BarRange
 from tradepulse_pipeline.errors import InvalidInputError
@@ -33,7 +34,7 @@ def some_combinations(evaluator: PlainEvaluator, n: int) -> np.ndarray:
 def test_workers_change_nothing(frame: IndicatorFrame, side: Side) -> None:
     windows = [BarRange(0, len(frame)), BarRange(30, len(frame) - 10)]
     one, two, many = (
-        PlainEvaluator(frame, STRATEGY, side=side, account=ACCOUNT, workers=workers) for workers in (1, 2, 5)
+        TabledEvaluator(frame, STRATEGY, side=side, account=ACCOUNT, workers=workers) for workers in (1, 2, 5)
     )
     combinations = some_combinations(one, 300)
     for window in windows:
@@ -45,10 +46,10 @@ def test_workers_change_nothing(frame: IndicatorFrame, side: Side) -> None:
 
 
 def test_rows_do_not_depend_on_their_company(frame: IndicatorFrame) -> None:
-    evaluator = PlainEvaluator(frame, STRATEGY, side="both", account=ACCOUNT)
+    evaluator = TabledEvaluator(frame, STRATEGY, side="both", account=ACCOUNT)
     combinations, window = some_combinations(evaluator, 60), BarRange(0, len(frame))
     together = evaluator.evaluate(combinations, window)
-    fresh = PlainEvaluator(frame, STRATEGY, side="both", account=ACCOUNT)
+    fresh = TabledEvaluator(frame, STRATEGY, side="both", account=ACCOUNT, memory_limit=0)
     np.testing.assert_array_equal(fresh.evaluate(combinations[::-1], window), together[::-1])
     np.testing.assert_array_equal(fresh.evaluate(combinations[7:8], window), together[7:8])
 
@@ -79,8 +80,10 @@ def test_a_run_may_start_from_another_capital(frame: IndicatorFrame) -> None:
 
 def test_no_combinations_give_no_rows(frame: IndicatorFrame) -> None:
     evaluator = PlainEvaluator(frame, STRATEGY, side="long", account=ACCOUNT)
-    empty = evaluator.evaluate(np.array([], dtype=np.int64), BarRange(0, len(frame)))
-    assert empty.shape == (0, len(METRIC_NAMES))
+    tabled = TabledEvaluator(frame, STRATEGY, side="long", account=ACCOUNT)
+    for one in (evaluator, tabled):
+        empty = one.evaluate(np.array([], dtype=np.int64), BarRange(0, len(frame)))
+        assert empty.shape == (0, len(METRIC_NAMES))
 
 
 @pytest.mark.parametrize(

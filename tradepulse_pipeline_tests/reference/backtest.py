@@ -73,7 +73,7 @@ def run(
     curve = [equity] * (stop - start)
     free_from = start
     for j in range(start, stop - 1):
-        if j < free_from or equity <= 0:
+        if j < free_from or equity <= 1e-12 * account.initial_capital:  # what is left of a total loss is rounding
             continue
         order = taken_order(candles, orders, j)
         if order is None or not can_enter_after(candles, step_ms, j):

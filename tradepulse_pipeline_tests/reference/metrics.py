@@ -120,7 +120,8 @@ def sortino(returns: list[float]) -> float:
 def annualized(total_return: float, days: float) -> float:
     """Return the growth in a year of 365 days; the largest float where that is larger still."""
     try:
-        return (1 + total_return) ** (365 / days) - 1
+        growth: float = (1 + total_return) ** (365 / days)
+        return growth - 1
     except OverflowError:
         return sys.float_info.max
 

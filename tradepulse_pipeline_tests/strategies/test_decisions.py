@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tradepulse_pipeline.errors import InvalidInputError
-from tradepulse_pipeline.strategies.decisions import LONG, SHORT, Decisions
+from tradepulse_pipeline.strategies.decisions import LONG, SHORT, Decisions, DecisionSets
 
 
 def some(bars: list[int], side: int) -> Decisions:
@@ -22,9 +22,10 @@ def test_what_is_left_out_is_undefined() -> None:
     assert np.isnan(decisions.trail_unit).all()
 
 
-def test_bars_must_be_ascending() -> None:
+def test_bars_must_be_ascending_within_a_set() -> None:
+    assert len(DecisionSets.of([some([2, 5], LONG), some([], LONG), some([1], LONG)])) == 3
     with pytest.raises(InvalidInputError, match="'bar' must be ascending"):
-        some([2, 1], LONG)
+        DecisionSets.of([some([1], LONG), some([2, 1], LONG)])
 
 
 def test_columns_must_be_of_one_length() -> None:
@@ -33,7 +34,12 @@ def test_columns_must_be_of_one_length() -> None:
 
 
 def test_merging_keeps_bar_order_and_puts_the_first_set_first() -> None:
-    merged = Decisions.merged(some([1, 3, 3], LONG), some([0, 3, 5], SHORT))
+    long = DecisionSets.of([some([1, 3, 3], LONG), some([4], LONG)])
+    short = DecisionSets.of([some([0, 3, 5], SHORT), some([4, 9], SHORT)])
+    sets = DecisionSets.merged(long, short)
+    assert sets.offsets.tolist() == [0, 6, 9]
+    assert sets.decisions.bar.tolist()[6:] == [4, 4, 9]
+    merged = sets.decisions.take(np.arange(6))
     assert merged.bar.tolist() == [0, 1, 3, 3, 3, 5]
     assert merged.side.tolist() == [-1, 1, 1, 1, -1, -1]
     assert merged.stop_anchor.tolist() == [100.0, 100.0, 101.0, 102.0, 101.0, 102.0]

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tradepulse_pipeline.backtest import api
+from tradepulse_pipeline.backtest import evaluators
 from tradepulse_pipeline.backtest.settings import AccountSettings
 from tradepulse_pipeline.errors import InsufficientHistoryError, InvalidInputError, SearchLimitError
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
@@ -316,7 +316,7 @@ def test_progress_runs_over_all_searches_with_the_best_of_all():
 
 
 def test_what_cannot_be_done_is_refused_before_anything_is_evaluated(monkeypatch):
-    monkeypatch.setattr(api, "PlainEvaluator", None)
+    monkeypatch.setattr(evaluators, "TabledEvaluator", None)
     with pytest.raises(InsufficientHistoryError, match="10 days long; one walk_forward window needs 11 days"):
         search_windows(frame_of(BY_HAND[:10]), STRATEGY, settings_of())
     small = TrainingSettings(search=SearchSettings(method="grid", max_combinations=1))

@@ -1,0 +1,163 @@
+"""The tabled evaluator against the plain one: every metric of every combination, on markets and exits of all kinds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tradepulse_pipeline.backtest.evaluators import PlainEvaluator, TabledEvaluator
+from tradepulse_pipeline.backtest.result import EXIT_REASONS, METRIC_NAMES
+from tradepulse_pipeline.backtest.settings import AccountSettings, BarRange
+from tradepulse_pipeline.indicators.catalogue import ALL_INDICATORS
+from tradepulse_pipeline.indicators.frame import IndicatorFrame
+from tradepulse_pipeline.market.candles import FloatArray
+from tradepulse_pipeline.market.series import MS_PER_DAY
+from tradepulse_pipeline.strategies.base import Parameter, Parameters, Strategy
+from tradepulse_pipeline.strategies.decisions import SIDES, Decisions, Exits, Side
+from tradepulse_pipeline.strategies.registry import get_strategy
+from tradepulse_pipeline_tests.reference.markets import (
+    accounts,
+    cases,
+    decisions_on,
+    exit_rules,
+    frame_of,
+    random_markets,
+    real_candles,
+    windows_of,
+)
+
+SWEEP = get_strategy("LIQUIDITY_SWEEP_V3")
+
+
+def choice(name: str, kind: Any, n: int) -> Parameter:
+    grid = tuple(float(k) for k in range(n))
+    return Parameter(name=name, unit="", meaning="", kind=kind, grid=grid, minimum=0, maximum=n, is_integer=True)
+
+
+class Drawn(Strategy):
+    """Its signal parameter picks one of some drawn sets of decisions, its exit parameter one of some exits."""
+
+    name = "DRAWN"
+    title = description = ""
+    indicators = ()
+
+    def __init__(self, sets: list[Decisions], exits: list[Exits]) -> None:
+        self.sets, self.rules = sets, exits
+        # The order of the two kinds must not matter: exits come first here.
+        self.parameters = (choice("rule", "exit", len(exits)), choice("set", "signal", len(sets)))  # type: ignore[misc]
+
+    def signals(self, prepared: IndicatorFrame, parameters: Parameters) -> Decisions:
+        return self.sets[int(parameters["set"])]
+
+    def exits(self, parameters: Parameters) -> Exits:
+        return self.rules[int(parameters["rule"])]
+
+
+@dataclass
+class Case:
+    frame: IndicatorFrame
+    strategy: Drawn
+    account: AccountSettings
+    windows: list[BarRange]
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> Case:
+    frame = frame_of(draw(random_markets()))
+    sets = draw(st.lists(decisions_on(frame), min_size=1, max_size=3))
+    strategy = Drawn(sets, draw(st.lists(exit_rules(), min_size=1, max_size=3)))
+    windows = draw(st.lists(windows_of(len(frame)), min_size=1, max_size=2))
+    return Case(frame, strategy, draw(accounts()), windows)
+
+
+def assert_same_rows(tabled: FloatArray, plain: FloatArray, account: AccountSettings) -> None:
+    """Compare to 1e-9, and where a figure is a small difference of large ones, to their rounding."""
+    for column, name in enumerate(METRIC_NAMES):
+        if name in ("sharpe_ratio", "sortino_ratio", "calmar_ratio", "profit_factor"):
+            # Ratios of losses that are themselves hardly more than rounding say nothing.
+            moves = plain[:, METRIC_NAMES.index("max_drawdown")] > 1e-6
+            np.testing.assert_allclose(tabled[moves, column], plain[moves, column], rtol=1e-9, atol=1e-9, err_msg=name)
+            continue
+        is_money = name in ("net_profit", "average_win", "average_loss")
+        atol = 1e-12 * (account.initial_capital * account.max_leverage if is_money else account.max_leverage)
+        np.testing.assert_allclose(tabled[:, column], plain[:, column], rtol=1e-9, atol=atol, err_msg=name)
+
+
+def assert_agreement(case: Case) -> None:
+    tabled = TabledEvaluator(case.frame, case.strategy, account=case.account)
+    plain = PlainEvaluator(case.frame, case.strategy, account=case.account)
+    everything = np.arange(tabled.space.size)
+    for window in case.windows:
+        assert_same_rows(tabled.evaluate(everything, window), plain.evaluate(everything, window), case.account)
+
+
+@settings(max_examples=cases(500))
+@given(case=grids())
+def test_hopping_equals_walking(case: Case) -> None:
+    assert_agreement(case)
+
+
+def test_drawn_grids_meet_every_exit_and_trades_over_midnight() -> None:
+    met: Counter[str] = Counter()
+
+    @settings(max_examples=300, phases=[Phase.generate], database=None)
+    @given(case=grids())
+    def look(case: Case) -> None:
+        plain = PlainEvaluator(case.frame, case.strategy, account=case.account)
+        for combination in range(plain.space.size):
+            trades = plain.run(combination, case.windows[0]).trades
+            met.update(EXIT_REASONS[reason] for reason in trades.exit_reason)
+            days = case.frame.open_time_ms // MS_PER_DAY
+            met["over midnight"] += int((days[trades.exit_bar] > days[trades.entry_bar]).sum())
+
+    look()
+    assert set(met) == {*EXIT_REASONS, "over midnight"}
+    assert min(met.values()) >= 5, met
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize(
+    ("name", "first", "n_candles"),
+    [
+        ("binance_BTC-USDT_5m", 20_000, 30_000),
+        ("kraken_BTC-USDT_15m", 5_000, 12_000),
+        ("binance_BTC-USDT_1h", 0, 15_000),
+        ("kraken_BTC-USDC_1m", 0, 20_000),
+    ],
+)
+def test_the_sweep_on_real_candles(market_data_dir: Any, name: str, first: int, n_candles: int, side: Side) -> None:
+    candles = real_candles(market_data_dir, name, first, n_candles)
+    frame = IndicatorFrame.compute(candles.filled_forward(), ALL_INDICATORS)
+    account = AccountSettings(fee_rate=0.0002, max_leverage=5.0)
+    tabled = TabledEvaluator(frame, SWEEP, side=side, account=account, workers=2)
+    plain = PlainEvaluator(frame, SWEEP, side=side, account=account)
+    drawn = np.random.default_rng(3).integers(tabled.space.size, size=cases(60))
+    for window in (BarRange(0, len(frame)), BarRange(len(frame) // 3, len(frame) // 2)):
+        rows = tabled.evaluate(drawn, window)
+        assert_same_rows(rows, plain.evaluate(drawn, window), account)
+        assert rows[:, METRIC_NAMES.index("sample_size")].max() >= 5
+
+
+@settings(max_examples=cases(100))
+@given(case=grids(), n_blocks=st.integers(1, 5))
+def test_block_sums_are_those_of_the_daily_returns(case: Case, n_blocks: int) -> None:
+    tabled = TabledEvaluator(case.frame, case.strategy, account=case.account)
+    window = case.windows[0]
+    _, sums = tabled.evaluate_blocks(np.arange(tabled.space.size), window, n_blocks)
+    days = case.frame.open_time_ms[slice(*window)] // MS_PER_DAY
+    distinct = np.unique(days)
+    for combination in range(tabled.space.size):
+        run = tabled.run(combination, window)
+        before, wanted = case.account.initial_capital, np.zeros(n_blocks)
+        for number, day in enumerate(distinct):
+            after = run.equity[np.flatnonzero(days == day)[-1]]
+            if before > 0 and len(run.trades):
+                wanted[number * n_blocks // len(distinct)] += after / before - 1
+            before = after
+        np.testing.assert_allclose(sums[combination], wanted, rtol=1e-9, atol=1e-12 * case.account.max_leverage)
