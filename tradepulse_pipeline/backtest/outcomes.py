@@ -1,7 +1,7 @@
 """Outcomes: what becomes of a decision under one exit rule, found once and shared by all combinations.
 
 Sizes are proportional to equity, so what a trade does to equity does not depend on when it happens. An outcome holds
-it relative to the equity at entry: the factor at the exit, the path's lowest and highest mark and its worst inner
+it relative to the equity at entry: the gain at the exit, the path's lowest and highest mark and its worst inner
 drawdown, and, where the position is held over the end of a UTC day, the factor of each day's part.
 """
 
@@ -32,7 +32,7 @@ IS_GROSS_WIN: Final = 4
 #: One outcome, one cache line. ``parts`` is where the factors of its days begin, -1 for a position within one day.
 OUTCOME: Final = np.dtype(
     [
-        ("factor", np.float64),
+        ("gain", np.float64),
         ("lowest", np.float64),
         ("highest", np.float64),
         ("drawdown", np.float64),
@@ -117,7 +117,7 @@ def find_outcome(
     )
     fees = account.fee_rate * entry.quantity * (entry.price + exit_price)
     pnl = entry.quantity * entry.side * (exit_price - entry.price) - fees
-    outcome.factor = 1.0 + pnl
+    outcome.gain = pnl
     outcome.exit_bar = exit_bar
     outcome.exit_day = day_of_bar[exit_bar]
     outcome.r_multiple = pnl / (entry.quantity * entry.risk)
@@ -131,7 +131,7 @@ def find_outcome(
         outcome.parts = n_parts
     lowest, highest, peak, drawdown, day_start = np.inf, 0.0, 1.0, 0.0, 1.0
     for k in range(entry_bar, exit_bar + 1):
-        equity = mark(bars, entry, account.fee_rate, k) if k < exit_bar else outcome.factor
+        equity = mark(bars, entry, account.fee_rate, k) if k < exit_bar else 1.0 + outcome.gain
         lowest = min(lowest, equity)
         highest = max(highest, equity)
         peak = max(peak, equity)
@@ -174,7 +174,7 @@ def drawdown_from(
     entry = entry_of(bars, decisions, rule, account, d, stop)
     drawdown = 0.0
     for k in range(decisions.bar[d] + 1, outcome.exit_bar + 1):
-        equity = mark(bars, entry, account.fee_rate, k) if k < outcome.exit_bar else outcome.factor
+        equity = mark(bars, entry, account.fee_rate, k) if k < outcome.exit_bar else 1.0 + outcome.gain
         peak = max(peak, equity)
         drawdown = max(drawdown, 1.0 - equity / peak)
     return drawdown

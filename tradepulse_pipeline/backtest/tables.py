@@ -114,7 +114,7 @@ def hop(
             outcome = cut[0]
             find_outcome(bars, day_of_bar, candidates, table.rule, account, d, stop, outcome, cut_parts, 0)
         before = equity
-        equity = before * outcome.factor
+        equity = before * (1.0 + outcome.gain)
         if outcome.lowest > 0.0:
             drawdown = max(drawdown, max(outcome.drawdown, 1.0 - before * outcome.lowest / peak))
         else:
@@ -124,9 +124,9 @@ def hop(
         n_trades += 1
         if outcome.flags & IS_WIN:
             n_wins += 1
-            won += equity - before
+            won += before * outcome.gain
         else:
-            lost += equity - before
+            lost += before * outcome.gain
         if outcome.flags & IS_GROSS_WIN:
             n_gross_wins += 1
         r_total += outcome.r_multiple
@@ -141,7 +141,7 @@ def hop(
                     block_sums[(today - first_day) * n_blocks // n_days] += growth - 1.0
             today, growth = entry_day, 1.0
         if outcome.parts < 0:
-            growth *= outcome.factor
+            growth *= 1.0 + outcome.gain
         else:
             growth *= cut_parts[0] if is_cut else table.parts[outcome.parts]
             for part in range(outcome.parts + 1, outcome.parts + 1 + outcome.exit_day - entry_day):
