@@ -26,6 +26,10 @@ class SourceUnreachableError(SourceError):
     """No connection to the source at all (no network, blocked, refused)."""
 
 
+class HistoryUnavailableError(SourceError):
+    """The source gives only recent candles, and all that were asked for are older."""
+
+
 class InsufficientHistoryError(InvalidInputError):
     """There are fewer candles than a window needs; the message gives both numbers."""
 
@@ -50,5 +54,5 @@ def one_of(kind: str, found: object, allowed: Iterable[str], *, where: str = "")
     near = difflib.get_close_matches(str(found), names, n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
     place = f" in {where}" if where else ""
-    listed = names if len(names) <= 60 else [*(near or names[:20]), f"… ({len(names)} in all)"]
-    return InvalidInputError(f"Unknown {kind} {str(found)!r}{place}.{hint} Allowed: {', '.join(listed)}.")
+    listed = names if len(names) <= 120 else [*(near or names[:20]), f"… ({len(names)} in all)"]
+    return InvalidInputError(f"Unknown {kind} {str(found)!r}{place}.{hint} Allowed: {', '.join(listed) or 'none'}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Final
 
 from pydantic import SecretStr
 
@@ -11,6 +11,9 @@ from tradepulse_pipeline.cli.console import print_json, stdout, table, warn
 from tradepulse_pipeline.cli.options import AsJson
 from tradepulse_pipeline.errors import one_of
 from tradepulse_pipeline.settings import ENV_PREFIX, OTHER_VARIABLES, SETTINGS_FILE, Settings, load_settings, variable
+
+#: A narrower page has no room for what the settings mean; the help of 'tradepulse train' tells it too.
+_WIDTH_WITH_MEANING: Final = 100
 
 
 def config(as_json: AsJson = False) -> None:
@@ -31,12 +34,14 @@ def config(as_json: AsJson = False) -> None:
     if as_json:
         print_json({name: {"value": _value(settings, name), "origin": settings.origin(name)} for name in names})
         return
-    rows = [
-        [name, _shown(_value(settings, name)), settings.origin(name), f.description or ""] for name, f in names.items()
-    ]
     console = stdout()
+    columns = ["Setting", "Value", "From", *(["Meaning"] if console.width >= _WIDTH_WITH_MEANING else [])]
+    rows = [
+        [name, _shown(_value(settings, name)), settings.origin(name), f.description or ""][: len(columns)]
+        for name, f in names.items()
+    ]
     console.print(f"Project {settings.project_dir}; settings may stand in {SETTINGS_FILE} there.", markup=False)
-    console.print(table(["Setting", "Value", "From", "Meaning"], rows, left=4, folding=("Value", "Meaning")))
+    console.print(table(columns, rows, left=len(columns), folding=("Value", "Meaning")))
 
 
 def _value(settings: Settings, name: str) -> Any:

@@ -1,4 +1,7 @@
-"""Options that several commands share. Each stands for one setting, whose description and default it shows."""
+"""Options that several commands share. Each stands for one setting, whose description and default it shows.
+
+Numbers are taken as text: the settings read them, as they do from the environment, and say what is wrong with one.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,7 @@ Timeframes = Annotated[
     list[str] | None,
     setting("timeframes", "--timeframe", WHAT, "SPAN", note=f"One or several of {', '.join(TIMEFRAMES)}."),
 ]
-HistoryDays = Annotated[int | None, setting("history_days", "--history", WHAT, "DAYS")]
+HistoryDays = Annotated[str | None, setting("history_days", "--history", WHAT, "DAYS")]
 Source = Annotated[
     str | None,
     setting(
@@ -91,27 +94,27 @@ Source = Annotated[
         note=f"{_one_of(SOURCES)} auto fetches what is missing and makes do with stored candles.",
     ),
 ]
-SimulatedEdge = Annotated[float | None, setting("simulated_edge", "--simulated-edge", WHAT, "NUMBER")]
+SimulatedEdge = Annotated[str | None, setting("simulated_edge", "--simulated-edge", WHAT, "NUMBER")]
 TradedSide = Annotated[str | None, setting("side", "--side", ACCOUNT, "SIDE", note=_one_of(SIDES))]
 
 Method = Annotated[str | None, setting("method", "--method", SEARCH, "NAME", note=_one_of(METHODS))]
 Budget = Annotated[
-    int | None,
+    str | None,
     setting("budget", "--budget", SEARCH, "TRIALS", text=f"Trials of a search. [dim]Default: {_BUDGETS}.[/dim]"),
 ]
 Objective = Annotated[str | None, setting("objective", "--objective", SEARCH, "NAME", note=_one_of(OBJECTIVES))]
-MinimumTrades = Annotated[int | None, setting("minimum_trades", "--minimum-trades", SEARCH, "TRADES")]
-MaxCombinations = Annotated[int | None, setting("max_combinations", "--max-combinations", SEARCH, "TRIALS")]
-MaxRuntime = Annotated[float | None, setting("max_runtime_seconds", "--max-runtime", SEARCH, "SECONDS")]
-Seed = Annotated[int | None, setting("seed", "--seed", SEARCH, "INTEGER")]
-Workers = Annotated[int | None, setting("workers", "--workers", SEARCH, "THREADS")]
+MinimumTrades = Annotated[str | None, setting("minimum_trades", "--minimum-trades", SEARCH, "TRADES")]
+MaxCombinations = Annotated[str | None, setting("max_combinations", "--max-combinations", SEARCH, "TRIALS")]
+MaxRuntime = Annotated[str | None, setting("max_runtime_seconds", "--max-runtime", SEARCH, "SECONDS")]
+Seed = Annotated[str | None, setting("seed", "--seed", SEARCH, "INTEGER")]
+Workers = Annotated[str | None, setting("workers", "--workers", SEARCH, "THREADS")]
 
 Scheme = Annotated[str | None, setting("scheme", "--scheme", WINDOWS, "NAME", note=_one_of(SCHEMES))]
-TrainDays = Annotated[int | None, setting("train_days", "--train-days", WINDOWS, "DAYS")]
-TestDays = Annotated[int | None, setting("test_days", "--test-days", WINDOWS, "DAYS")]
-GapDays = Annotated[int | None, setting("gap_days", "--gap-days", WINDOWS, "DAYS")]
-StepDays = Annotated[int | None, setting("step_days", "--step-days", WINDOWS, "DAYS")]
-TrainRatio = Annotated[float | None, setting("train_ratio", "--train-ratio", WINDOWS, "FRACTION")]
+TrainDays = Annotated[str | None, setting("train_days", "--train-days", WINDOWS, "DAYS")]
+TestDays = Annotated[str | None, setting("test_days", "--test-days", WINDOWS, "DAYS")]
+GapDays = Annotated[str | None, setting("gap_days", "--gap-days", WINDOWS, "DAYS")]
+StepDays = Annotated[str | None, setting("step_days", "--step-days", WINDOWS, "DAYS")]
+TrainRatio = Annotated[str | None, setting("train_ratio", "--train-ratio", WINDOWS, "FRACTION")]
 Reoptimise = Annotated[
     bool | None,
     setting(
@@ -123,11 +126,11 @@ Reoptimise = Annotated[
     ),
 ]
 
-FeeRate = Annotated[float | None, setting("fee_rate", "--fee", ACCOUNT, "FRACTION", note="0.001 is 0.1 %.")]
-Slippage = Annotated[float | None, setting("slippage", "--slippage", ACCOUNT, "FRACTION")]
-Capital = Annotated[float | None, setting("initial_capital", "--capital", ACCOUNT, "AMOUNT")]
-Risk = Annotated[float | None, setting("risk_fraction", "--risk", ACCOUNT, "FRACTION", note="0.01 is 1 %.")]
-Leverage = Annotated[float | None, setting("max_leverage", "--leverage", ACCOUNT, "MULTIPLE")]
-MaxHolding = Annotated[int | None, setting("max_holding_bars", "--max-holding", ACCOUNT, "BARS")]
+FeeRate = Annotated[str | None, setting("fee_rate", "--fee", ACCOUNT, "FRACTION", note="0.001 is 0.1 %.")]
+Slippage = Annotated[str | None, setting("slippage", "--slippage", ACCOUNT, "FRACTION")]
+Capital = Annotated[str | None, setting("initial_capital", "--capital", ACCOUNT, "AMOUNT")]
+Risk = Annotated[str | None, setting("risk_fraction", "--risk", ACCOUNT, "FRACTION", note="0.01 is 1 %.")]
+Leverage = Annotated[str | None, setting("max_leverage", "--leverage", ACCOUNT, "MULTIPLE")]
+MaxHolding = Annotated[str | None, setting("max_holding_bars", "--max-holding", ACCOUNT, "BARS")]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead.", rich_help_panel=OUTPUT)]

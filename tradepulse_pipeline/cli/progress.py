@@ -18,6 +18,10 @@ PHASES: Final = {"candles": "Candles", "search": "Search", "walk_forward": "Wind
 #: Plain lines come at most this often within a phase.
 LINE_SECONDS: Final = 5.0
 
+#: Columns of a line with all its figures; a narrow terminal gets a shorter bar or none, and no figure is cut.
+_WIDTH_WITHOUT_BAR: Final = 88
+_SHORTEST_BAR: Final = 4
+
 
 def display(title: str, *, is_first_run: bool) -> LiveDisplay | LineDisplay:
     """Return the display that fits stderr; ``is_first_run`` says that the engine is compiled before it searches."""
@@ -31,15 +35,18 @@ class LiveDisplay:
     def __init__(self, title: str, note: str) -> None:
         from rich.progress import BarColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as Bars
+        from rich.table import Column
 
         self._note: Final = note
+        terminal = console.stderr()
+        bar_width = min(24, terminal.width - _WIDTH_WITHOUT_BAR)
         self._bars: Final = Bars(
             SpinnerColumn(finished_text="[green]✓[/]"),
             TextColumn("{task.description:<8}"),
-            BarColumn(bar_width=24),
+            *([BarColumn(bar_width, table_column=Column(no_wrap=True))] if bar_width >= _SHORTEST_BAR else []),
             TextColumn("{task.fields[counts]}"),
-            TextColumn("[dim]{task.fields[detail]}[/]"),
-            console=console.stderr(),
+            TextColumn("[dim]{task.fields[detail]}[/]", table_column=Column(overflow="fold")),
+            console=terminal,
         )
         self._bars.console.print(title)
         self._tasks: Final[dict[str, TaskID]] = {}

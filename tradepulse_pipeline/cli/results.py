@@ -163,6 +163,7 @@ def listed(row: ConfigurationRow) -> dict[str, Any]:
         "version": row.version,
         "is_active": row.is_active,
         "is_simulated": row.is_simulated,
+        "is_out_of_sample": row.out_of_sample_metrics["is_out_of_sample"],
         **{name: getattr(row, name) for name in _LISTED},
         "parameters": _ordered(row),
         "created_at": None if row.created_at is None else row.created_at.isoformat(),
@@ -178,7 +179,8 @@ def _results_table(rows: list[ConfigurationRow]) -> Table:
         [
             [
                 str(row.id)[:ID_SHOWN],
-                f"{f'{row.strategy_name} ' if has_several else ''}{series_of(row)}{marked(row.exchange)}",
+                f"{f'{row.strategy_name} ' if has_several else ''}{series_of(row)}{marked(row.exchange)}"
+                f"{'' if row.out_of_sample_metrics['is_out_of_sample'] else ' not out-of-sample'}",
                 f"{stage(row.lifecycle_stage)}{'' if row.is_active else f' (version {row.version})'}",
                 console.number(row.net_profit),
                 console.number(row.sharpe_ratio),
@@ -194,14 +196,14 @@ def _results_table(rows: list[ConfigurationRow]) -> Table:
 
 
 def _windows_table(row: ConfigurationRow) -> Table:
-    lines = []
+    lines, has_unjudged = [], any(window["status"] != "judged" for window in row.windows)
     for window in row.windows:
         tested, chosen = window["out_of_sample"] or {}, (window["chosen"] or {}).get("in_sample", {})
         lines.append(
             [
                 str(window["window"] + 1),
                 f"{console.day_of_ms(window['test_start_ms'])[:10]} to {console.day_of_ms(window['test_end_ms'])[:10]}",
-                window["status"],
+                *([window["status"]] if has_unjudged else []),
                 console.number(tested.get("sample_size"), 0),
                 console.percent(tested.get("total_return")),
                 console.number(tested.get("sharpe_ratio")),
@@ -209,8 +211,9 @@ def _windows_table(row: ConfigurationRow) -> Table:
                 console.number(chosen.get("sharpe_ratio")),
             ]
         )
-    columns = ["", "Tested", "", "Trades", "Return", "Sharpe", "In-sample return", "In-sample Sharpe"]
-    return console.table(columns, lines, left=3)
+    figures = ["Trades", "Return", "Sharpe", "In-sample\nreturn", "In-sample\nSharpe"]
+    columns = ["", "Tested", *(["Status"] if has_unjudged else []), *figures]
+    return console.table(columns, lines, left=len(columns) - len(figures), folding=("Tested", "Status"))
 
 
 def _origin(row: ConfigurationRow) -> list[list[str]]:
@@ -226,6 +229,7 @@ def _origin(row: ConfigurationRow) -> list[list[str]]:
 
 
 def _print_stages(page: Console, stages: list[Transition]) -> None:
+    from rich.markup import escape
+
     for one in stages:
-        page.print(f"  {console.day(one.at)}  {stage(one.to_stage)}  ", end="")
-        page.print(one.reason, markup=False)
+        page.print(f"  {console.day(one.at)}  {stage(one.to_stage)}  {escape(one.reason)}")

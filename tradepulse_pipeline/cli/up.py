@@ -41,7 +41,7 @@ _LOCATIONS: Final = (
 def up(
     ctx: typer.Context,
     web_host: Annotated[str | None, opt.setting("web_host", "--host", opt.WHERE, "ADDRESS")] = None,
-    web_port: Annotated[int | None, opt.setting("web_port", "--port", opt.WHERE, "PORT")] = None,
+    web_port: Annotated[str | None, opt.setting("web_port", "--port", opt.WHERE, "PORT")] = None,
 ) -> None:
     """Start everything: database, web UI and daemon.
 

@@ -47,11 +47,12 @@ def marked(exchange: str) -> str:
 
 def print_verdict(page: Console, row: ConfigurationRow, transitions: Sequence[Transition]) -> None:
     """Print the stage and its reason, the figures out-of-sample next to in-sample, costs and the id."""
+    from rich.markup import escape
+
     found, trained = row.out_of_sample_metrics, row.in_sample_metrics
     page.print(f"[bold]{row.strategy_name} on {series_of(row)}[/]{marked(row.exchange)}")
     reason = transitions[-1].reason if transitions else ""
-    page.print(f"{stage(row.lifecycle_stage)}: ", end="")
-    page.print(reason, markup=False)
+    page.print(f"{stage(row.lifecycle_stage)}: {escape(reason)}")
     if row.is_simulated:
         page.print("SIMULATED candles: whatever the figures are, they say nothing about any market.", style="yellow")
     elif row.lifecycle_stage == "PAPER":
@@ -73,7 +74,8 @@ def _spans(row: ConfigurationRow) -> str:
     if not judged:
         return "No window was judged."
     first, last = judged[0]["test_start_ms"], judged[-1]["test_end_ms"]
-    return f"{len(judged)} test windows from {console.day_of_ms(first)[:10]} to {console.day_of_ms(last)[:10]}."
+    windows = "test window" if len(judged) == 1 else "test windows"
+    return f"{len(judged)} {windows} from {console.day_of_ms(first)[:10]} to {console.day_of_ms(last)[:10]}."
 
 
 def _doubts(row: ConfigurationRow) -> str:
@@ -85,5 +87,6 @@ def _doubts(row: ConfigurationRow) -> str:
     if row.p_value is not None:
         parts.append(f"p-value {console.number(row.p_value, 3)}")
     if found["is_overfit"]:
-        parts.append("overfit: out-of-sample Sharpe is less than half of in-sample")
+        judged = "out-of-sample Sharpe" if found["is_out_of_sample"] else "Sharpe in the test windows"
+        parts.append(f"overfit: {judged} is less than half of in-sample")
     return f"{'; '.join(parts)}." if parts else "No trade was made, so nothing can be said about costs or luck."

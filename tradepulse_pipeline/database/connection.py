@@ -245,7 +245,8 @@ def _plain(error: psycopg.OperationalError, url: str) -> str:
     """Return the error in one line, without what a URL keeps secret."""
     from psycopg.conninfo import conninfo_to_dict
 
-    text = " ".join((error.diag.message_primary or str(error)).split()).rstrip(".")
+    text = " ".join((error.diag.message_primary or str(error)).split())
+    text = re.sub(r" Is the server running .*?\?", "", text).rstrip(".")
     secrets: dict[str, Any] = conninfo_to_dict(url)
     for name in ("password", "sslpassword"):
         if secrets.get(name):

@@ -11,12 +11,13 @@ import numpy as np
 
 from tradepulse_pipeline.database.candles import RefusedRow, coverage_of, load_candles, quarantine, store_candles
 from tradepulse_pipeline.database.connection import Database
-from tradepulse_pipeline.errors import InvalidInputError, SourceError
+from tradepulse_pipeline.errors import HistoryUnavailableError, InvalidInputError, SourceError
 from tradepulse_pipeline.market.candles import MAX_FILL, PRICE_COLUMNS, IntArray
 from tradepulse_pipeline.market.history import HistorySettings
 from tradepulse_pipeline.market.series import MS_PER_DAY, SIMULATED_EXCHANGE, SeriesKey, Timeframe
 from tradepulse_pipeline.market.sources.base import CandleSource, Page
 from tradepulse_pipeline.market.sources.rows import Rejected, count_reasons
+from tradepulse_pipeline.market.sources.times import iso_utc
 from tradepulse_pipeline.progress import Progress, ProgressListener, ignore_progress
 
 _RAW_COLUMNS: Final = ("open_time_ms", *PRICE_COLUMNS)
@@ -107,7 +108,8 @@ def ingest(
 ) -> Ingestion:
     """Fetch the candles of ``[start_ms, end_ms)`` that are not stored yet, the latest first, and store each page.
 
-    A simulated market is asked for all of them: its candles cost nothing, and follow its settings.
+    Where the source gives only recent candles, older ones that are missing beside stored ones are a warning. A
+    simulated market is asked for all of them: its candles cost nothing, and follow its settings.
 
     Raises
     ------
@@ -123,11 +125,22 @@ def ingest(
     total, done = sum((span.end_ms - span.start_ms) // step for span in spans), 0
     result = Ingestion()
     for span in spans:
-        for page in source.pages(series, *span):
-            result += _store_page(database, series, page, source.name)
-            if len(page.candles):
-                fetched = done + (page.candles.end_ms - span.start_ms) // step
-                on_progress(Progress(phase="candles", done=min(fetched, total), total=total, unit="candles"))
+        try:
+            for page in source.pages(series, *span):
+                result += _store_page(database, series, page, source.name)
+                if len(page.candles):
+                    fetched = done + (page.candles.end_ms - span.start_ms) // step
+                    on_progress(Progress(phase="candles", done=min(fetched, total), total=total, unit="candles"))
+        except HistoryUnavailableError:
+            if span.end_ms == end_ms:
+                raise
+            result += Ingestion(
+                warnings=(
+                    f"{source.name} gives no candles of {series} from before {iso_utc(span.end_ms)}: those that are "
+                    "not stored stay missing.",
+                )
+            )
+            break
         done += (span.end_ms - span.start_ms) // step
     if total:
         on_progress(Progress(phase="candles", done=total, total=total, unit="candles"))

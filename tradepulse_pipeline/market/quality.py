@@ -122,9 +122,10 @@ class QualityReport:
                 "the price hardly moves.",
             )
         if self.n_large_moves and self.largest_move_ms is not None:
+            moves = "move" if self.n_large_moves == 1 else "moves"
             yield Problem(
                 "warning",
-                f"{self.n_large_moves} moves of more than {LARGE_MOVE:.0%} from close to close, the largest "
+                f"{self.n_large_moves} {moves} of more than {LARGE_MOVE:.0%} from close to close, the largest "
                 f"{self.largest_move:.1%} at {iso_utc(self.largest_move_ms)}. Kept: true moves can be extreme.",
             )
 

@@ -49,6 +49,23 @@ def test_a_terminal_gets_bars_with_counts_time_and_the_best_so_far(terminal: Con
     assert "2 of 2 in" in shown
 
 
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_no_figure_is_cut_where_the_terminal_is_narrow(terminal: Console, width: int) -> None:
+    terminal.width = width
+    with display("binance:BTC-USDT:5m", is_first_run=False) as listener:
+        assert isinstance(listener, LiveDisplay)
+        searched = Progress(
+            phase="search", done=10_000, total=10_000, unit="trials", best=11_180.7, detail="train window 10 of 10"
+        )
+        listener(searched)
+    shown = written(terminal)
+    assert "Search" in shown
+    assert "10,000 of 10,000 in 0 s" in shown
+    assert "11,180.70" in shown
+    assert "…" not in shown
+    assert ("━" in shown) == (width > 80)
+
+
 def test_a_file_gets_a_line_at_the_start_and_the_end_of_a_phase_and_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

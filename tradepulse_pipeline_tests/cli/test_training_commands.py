@@ -123,6 +123,16 @@ def test_show_prints_the_verdict_and_the_v3_document(run: Run, in_project: Path,
     assert entry["performance"]["actual_slippage"] is None
 
 
+def test_no_figure_of_a_configuration_is_cut_at_80_columns(
+    run: Run, in_project: Path, trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = run("show", trained["configuration"]["id"]).stdout.split()
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = run("show", trained["configuration"]["id"]).stdout
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert [word for word in narrow.split() if "─" not in word] == [word for word in wide if "─" not in word]
+
+
 def test_markets_lists_what_is_stored_and_what_it_was_trained_to(
     run: Run, in_project: Path, trained: dict[str, Any]
 ) -> None:

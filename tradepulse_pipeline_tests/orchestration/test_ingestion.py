@@ -10,7 +10,7 @@ import pytest
 
 from tradepulse_pipeline.database.candles import load_candles, quarantined, store_candles
 from tradepulse_pipeline.database.ingestion import Span, ingest, missing_spans, refresh
-from tradepulse_pipeline.errors import InvalidInputError, SourceError, SourceUnreachableError
+from tradepulse_pipeline.errors import HistoryUnavailableError, InvalidInputError, SourceError, SourceUnreachableError
 from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.market.history import HistorySettings
 from tradepulse_pipeline.market.series import MS_PER_DAY, Market, SeriesKey, Timeframe
@@ -50,6 +50,16 @@ class RecordedSource:
             yield Page(candles=page, rejected=self.rejected if number == 0 else ())
 
 
+class ForgetfulSource(RecordedSource):
+    """Gives the candles of the last days only."""
+
+    def pages(self, series: SeriesKey, start_ms: int, end_ms: int) -> Iterator[Page]:
+        if end_ms < SPAN[1]:
+            self.asked.append(Span(start_ms, end_ms))
+            raise HistoryUnavailableError("Only the latest candles.")
+        yield from super().pages(series, start_ms, end_ms)
+
+
 @pytest.fixture
 def series(request):
     return SeriesKey.of("binance", f"T{abs(hash(request.node.name)) % 10**9}/USDT", "1h")
@@ -84,6 +94,23 @@ def test_a_longer_history_and_long_gaps_are_filled_up_the_latest_first(database,
         (SPAN[0], times[100]),
     ]
     assert len(load_candles(database, series)) == 480 - 3
+
+
+def test_gaps_that_the_source_no_longer_knows_are_a_warning_and_the_newest_candles_come_all_the_same(database, series):
+    for part in (CANDLES.slice(0, 100), CANDLES.slice(200, 300), CANDLES.slice(350, 400)):
+        store_candles(database, series, part, "file")
+    source = ForgetfulSource()
+    done = ingest(database, series, source, *SPAN)
+    assert len(source.asked) == 2  # what is older than a span that it does not know, it does not know either
+    assert done.warnings == (
+        f"recorded gives no candles of {series} from before 2024-01-15T14:00Z: those that are not stored stay missing.",
+    )
+    assert len(load_candles(database, series)) == 480 - 50 - 100
+
+
+def test_nothing_but_candles_that_the_source_no_longer_knows_is_an_error(database, series):
+    with pytest.raises(HistoryUnavailableError):
+        ingest(database, series, ForgetfulSource(), START, START + 10 * MS_PER_DAY)
 
 
 def test_what_came_before_a_failure_is_kept_and_the_next_run_goes_on_from_there(database, series):

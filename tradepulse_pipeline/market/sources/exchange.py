@@ -12,7 +12,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
-from tradepulse_pipeline.errors import InvalidInputError, SourceError, SourceUnreachableError, one_of
+from tradepulse_pipeline.errors import (
+    HistoryUnavailableError,
+    InvalidInputError,
+    SourceError,
+    SourceUnreachableError,
+    one_of,
+)
 from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.market.series import TIMEFRAMES, SeriesKey, Timeframe
 from tradepulse_pipeline.market.sources.base import Page
@@ -149,7 +155,7 @@ class ExchangeSource:
             f"--timeframe {series.timeframe}."
         )
         if first >= end:
-            raise SourceError(warning)
+            raise HistoryUnavailableError(warning)
         return warning
 
     def _check_timeframe(self, timeframe: Timeframe) -> None:
@@ -205,12 +211,12 @@ class ExchangeSource:
             attempt += 1
 
     def _given_up(self, what: str, attempts: int, error: TransientError) -> SourceError:
-        tried = f"{attempts} attempt{'s' if attempts > 1 else ''} to get {what}"
+        tried = f"{attempts} attempt{'s' if attempts > 1 else ''}"
         if not error.is_answered:
             return SourceUnreachableError(f"{self.name} cannot be reached ({tried}): {error}. Check the network.")
         asked = "" if error.retry_after_s is None else f" It asks to wait {error.retry_after_s:.0f} s."
         return SourceError(
-            f"{self.name} fails ({tried}): {error}.{asked} "
+            f"{self.name} fails ({tried} to get {what}): {error}.{asked} "
             "Run again later: what was fetched is kept, and the next run goes on from there."
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from threading import Thread
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from tradepulse_pipeline.errors import SourceError
 
@@ -81,8 +82,9 @@ class GuardedHttp:
         except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
             raise TransientError(f"{self.id} cut its reply short ({url}): {error}", is_answered=True) from error
         except requests.RequestException as error:
-            cause = getattr(error.args[0], "reason", error) if error.args else error
-            raise TransientError(f"no connection for {url}: {cause}", is_answered=False) from error
+            raise TransientError(
+                f"no connection to {urlsplit(url).netloc}: {_root_cause(error)}", is_answered=False
+            ) from error
         status, reason, text = response.status_code, response.reason, response.content.decode(errors="replace")
         self._refuse(status, url, response.headers)
         try:
@@ -122,3 +124,10 @@ class GuardedHttp:
             raise TransientError(
                 f"{self.id} answered HTTP {status} to {url}", is_answered=True, retry_after_s=retry_after
             )
+
+
+def _root_cause(error: BaseException) -> str:
+    """Return what the operating system said, without the layers of libraries that pass it on."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(getattr(error, "strerror", None) or error)
