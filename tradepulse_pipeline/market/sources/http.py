@@ -9,7 +9,7 @@ from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from tradepulse_pipeline.errors import SourceError
+from tradepulse_pipeline.errors import SourceError, SourceUnreachableError
 
 T = TypeVar("T")
 
@@ -70,8 +70,10 @@ class GuardedHttp:
         ------
         TransientError
             For what may pass: no connection, 429, 5xx, a body that is cut short or not JSON.
+        SourceUnreachableError
+            For a refusal of requests from this place (403, 451).
         SourceError
-            For what will not: a refusal (403, 418, 451), a redirect.
+            For what else will not pass: a ban (418), a redirect.
         """
         import requests
 
@@ -116,7 +118,7 @@ class GuardedHttp:
                 "Wait until the ban has ended, then run again: what was fetched is kept."
             )
         if status in {401, 403, 407, 451}:
-            raise SourceError(
+            raise SourceUnreachableError(
                 f"{self.id} refuses requests from here (HTTP {status}), as exchanges do for some countries and "
                 "data centres. Use another exchange, or import files of its candles."
             )
