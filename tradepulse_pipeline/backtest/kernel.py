@@ -95,6 +95,17 @@ class TradeColumns(NamedTuple):
     exit_reason: IntArray
 
 
+class Entry(NamedTuple):
+    """The side of a position, its prices at entry, and its size for an equity of 1."""
+
+    side: int
+    price: float
+    stop_price: float
+    target_price: float
+    risk: float
+    quantity: float
+
+
 @njit(cache=True, nogil=True)
 def simulate(
     bars: Bars,
@@ -120,38 +131,25 @@ def simulate(
         entry_bar = j + 1
         if entry_bar < flat_from:
             continue  # decided while the position before was still open
-        if bars.is_filled[j] or bars.is_filled[entry_bar]:
+        entry = entry_of(bars, decisions, rule, account, d, stop)
+        if entry.quantity == 0.0:
             continue
-        if bars.open_time_ms[entry_bar] - bars.open_time_ms[j] != bars.step_ms:
-            continue
-        side = decisions.side[d]
-        entry_price = bars.open[entry_bar] * (1.0 + side * account.slippage)
-        stop_price = stop_of(decisions, rule, d)
-        risk = side * (entry_price - stop_price)
-        target_price = target_of(decisions, rule, d, entry_price, risk)
-        if is_void(bars.close[j], side, entry_price, stop_price, target_price, risk):
-            continue
-        quantity = min(
-            account.risk_fraction * worth / risk,
-            account.max_leverage * worth / (entry_price * (1.0 + account.fee_rate)),
-        )
+        quantity = entry.quantity * worth
         for k in range(flat_from, entry_bar):
             equity[k - start] = worth
-        paid = worth - account.fee_rate * quantity * entry_price
-        exit_bar, exit_price, reason = walk_position(
-            bars, decisions, rule, account.slippage, d, entry_bar, stop, entry_price, stop_price, target_price
-        )
+        exit_bar, exit_price, reason = walk_position(bars, decisions, rule, account.slippage, d, entry, stop)
         for k in range(entry_bar, exit_bar):
-            equity[k - start] = paid + quantity * side * (bars.close[k] - entry_price)
-        pnl = quantity * side * (exit_price - entry_price) - account.fee_rate * quantity * (entry_price + exit_price)
+            equity[k - start] = worth * mark(bars, entry, account.fee_rate, k)
+        fees = account.fee_rate * quantity * (entry.price + exit_price)
+        pnl = quantity * entry.side * (exit_price - entry.price) - fees
         trades.decision_bar[n_trades] = j
         trades.entry_bar[n_trades] = entry_bar
         trades.exit_bar[n_trades] = exit_bar
-        trades.side[n_trades] = side
-        trades.entry_price[n_trades] = entry_price
+        trades.side[n_trades] = entry.side
+        trades.entry_price[n_trades] = entry.price
         trades.exit_price[n_trades] = exit_price
-        trades.stop_price[n_trades] = stop_price
-        trades.target_price[n_trades] = target_price
+        trades.stop_price[n_trades] = entry.stop_price
+        trades.target_price[n_trades] = entry.target_price
         trades.quantity[n_trades] = quantity
         trades.pnl[n_trades] = pnl
         trades.equity_before[n_trades] = worth
@@ -164,6 +162,31 @@ def simulate(
     for k in range(flat_from, stop):
         equity[k - start] = worth
     return n_trades
+
+
+@njit(cache=True, nogil=True)
+def entry_of(bars: Bars, decisions: DecisionColumns, rule: ExitRule, account: Account, d: int, stop: int) -> Entry:
+    """Return how decision ``d`` is entered before bar ``stop``; the quantity is 0 where it cannot be."""
+    j = decisions.bar[d]
+    side = decisions.side[d]
+    if j + 1 >= stop or bars.is_filled[j] or bars.is_filled[j + 1]:
+        return Entry(side, np.nan, np.nan, np.nan, np.nan, 0.0)
+    price = bars.open[j + 1] * (1.0 + side * account.slippage)
+    stop_price = stop_of(decisions, rule, d)
+    risk = side * (price - stop_price)
+    target_price = target_of(decisions, rule, d, price, risk)
+    is_adjacent = bars.open_time_ms[j + 1] - bars.open_time_ms[j] == bars.step_ms
+    quantity = 0.0
+    if is_adjacent and not is_void(bars.close[j], side, price, stop_price, target_price, risk):
+        quantity = min(account.risk_fraction / risk, account.max_leverage / (price * (1.0 + account.fee_rate)))
+    return Entry(side, price, stop_price, target_price, risk, quantity)
+
+
+@njit(cache=True, nogil=True)
+def mark(bars: Bars, entry: Entry, fee_rate: float, k: int) -> float:
+    """Return the equity marked to the close of bar ``k``, 1 being the equity before entry."""
+    fee = fee_rate * entry.quantity * entry.price
+    return float(1.0 - fee + entry.quantity * entry.side * (bars.close[k] - entry.price))
 
 
 @njit(cache=True, nogil=True)
@@ -216,20 +239,17 @@ def walk_position(
     rule: ExitRule,
     slippage: float,
     d: int,
-    entry_bar: int,
+    entry: Entry,
     stop: int,
-    entry_price: float,
-    stop_price: float,
-    target_price: float,
 ) -> tuple[int, float, int]:
     """Return exit bar, exit price and reason code of a position, by the first rule that applies at the first bar."""
-    side = decisions.side[d]
+    side, entry_bar = entry.side, decisions.bar[d] + 1
     worse = 1.0 - side * slippage
-    has_target = not np.isnan(target_price)
+    has_target = not np.isnan(entry.target_price)
     activation = rule.trail_activation * decisions.trail_unit[d]
     distance = rule.trail_distance * decisions.trail_unit[d]
-    best_price = entry_price
-    effective_stop, stop_reason = stop_price, STOP_LOSS
+    best_price = entry.price
+    effective_stop, stop_reason = entry.stop_price, STOP_LOSS
     leaves_at_open = False
     for k in range(entry_bar, stop):
         against = bars.low[k] if side > 0 else bars.high[k]
@@ -238,12 +258,12 @@ def walk_position(
             return k, bars.open[k] * worse, EXIT_LEVEL
         if k > entry_bar and side * (bars.open[k] - effective_stop) <= 0.0:
             return k, bars.open[k] * worse, stop_reason
-        if k > entry_bar and has_target and side * (bars.open[k] - target_price) >= 0.0:
+        if k > entry_bar and has_target and side * (bars.open[k] - entry.target_price) >= 0.0:
             return k, bars.open[k], TAKE_PROFIT
         if side * (against - effective_stop) <= 0.0:
             return k, effective_stop * worse, stop_reason
-        if has_target and side * (towards - target_price) >= 0.0:
-            return k, target_price, TAKE_PROFIT
+        if has_target and side * (towards - entry.target_price) >= 0.0:
+            return k, entry.target_price, TAKE_PROFIT
         n_held = k - entry_bar + 1
         if 0 < rule.max_holding_bars <= n_held:
             return k, bars.close[k] * worse, TIME_LIMIT
@@ -253,7 +273,7 @@ def walk_position(
             if k == entry_bar or side * (towards - best_price) > 0.0:
                 best_price = towards
             trail = best_price - side * distance
-            is_active = side * (best_price - entry_price) >= activation
+            is_active = side * (best_price - entry.price) >= activation
             if is_active and side * (trail - effective_stop) > 0.0:
                 effective_stop, stop_reason = trail, TRAILING_STOP
         leaves_at_open = n_held <= rule.exit_level_bars and side * (bars.close[k] - decisions.exit_level[d]) < 0.0

@@ -7,7 +7,7 @@ drawdown, and, where the position is held over the end of a UTC day, the factor 
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numba import njit
@@ -18,9 +18,8 @@ from tradepulse_pipeline.backtest.kernel import (
     Bars,
     DecisionColumns,
     ExitRule,
-    is_void,
-    stop_of,
-    target_of,
+    entry_of,
+    mark,
     walk_position,
 )
 from tradepulse_pipeline.market.candles import FloatArray
@@ -51,35 +50,6 @@ OutcomeArray = Any  # a record or an array of records: numba reads their fields 
 IndexArray = NDArray[np.int32]
 
 
-class Entry(NamedTuple):
-    """The side of a position, its prices at entry, and its size for an equity of 1."""
-
-    side: int
-    price: float
-    stop_price: float
-    target_price: float
-    risk: float
-    quantity: float
-
-
-@njit(cache=True, nogil=True)
-def entry_of(bars: Bars, decisions: DecisionColumns, rule: ExitRule, account: Account, d: int, stop: int) -> Entry:
-    """Return how decision ``d`` is entered before bar ``stop``; the quantity is 0 where it cannot be."""
-    j = decisions.bar[d]
-    side = decisions.side[d]
-    if j + 1 >= stop or bars.is_filled[j] or bars.is_filled[j + 1]:
-        return Entry(side, np.nan, np.nan, np.nan, np.nan, 0.0)
-    price = bars.open[j + 1] * (1.0 + side * account.slippage)
-    stop_price = stop_of(decisions, rule, d)
-    risk = side * (price - stop_price)
-    target_price = target_of(decisions, rule, d, price, risk)
-    is_adjacent = bars.open_time_ms[j + 1] - bars.open_time_ms[j] == bars.step_ms
-    quantity = 0.0
-    if is_adjacent and not is_void(bars.close[j], side, price, stop_price, target_price, risk):
-        quantity = min(account.risk_fraction / risk, account.max_leverage / (price * (1.0 + account.fee_rate)))
-    return Entry(side, price, stop_price, target_price, risk, quantity)
-
-
 @njit(cache=True, nogil=True)
 def find_outcome(
     bars: Bars,
@@ -103,18 +73,7 @@ def find_outcome(
     if entry.quantity == 0.0:
         return n_parts
     entry_bar = decisions.bar[d] + 1
-    exit_bar, exit_price, _ = walk_position(
-        bars,
-        decisions,
-        rule,
-        account.slippage,
-        d,
-        entry_bar,
-        stop,
-        entry.price,
-        entry.stop_price,
-        entry.target_price,
-    )
+    exit_bar, exit_price, _ = walk_position(bars, decisions, rule, account.slippage, d, entry, stop)
     fees = account.fee_rate * entry.quantity * (entry.price + exit_price)
     pnl = entry.quantity * entry.side * (exit_price - entry.price) - fees
     outcome.gain = pnl
@@ -146,13 +105,6 @@ def find_outcome(
     outcome.highest = highest
     outcome.drawdown = drawdown
     return n_parts
-
-
-@njit(cache=True, nogil=True)
-def mark(bars: Bars, entry: Entry, fee_rate: float, k: int) -> float:
-    """Return the equity marked to the close of bar ``k``, 1 being the equity before entry."""
-    fee = fee_rate * entry.quantity * entry.price
-    return float(1.0 - fee + entry.quantity * entry.side * (bars.close[k] - entry.price))
 
 
 @njit(cache=True, nogil=True)

@@ -116,7 +116,7 @@ def told(progress: Progress) -> str:
 
 def engine_is_compiled() -> bool:
     """Return whether the engine's machine code is there from an earlier run."""
-    from tradepulse_pipeline.backtest.kernel import simulate
+    from tradepulse_pipeline.backtest.tables import hop_all
 
-    folder = simulate.stats.cache_path
-    return folder is not None and any(Path(folder).glob("kernel.simulate-*.nbi"))
+    folder = hop_all.stats.cache_path
+    return folder is not None and any(Path(folder).glob("tables.hop_all-*.nbi"))

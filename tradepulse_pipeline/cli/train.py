@@ -104,7 +104,9 @@ def train(
     """
     from tradepulse_pipeline.cli.database import open_database
     from tradepulse_pipeline.cli.signals import interruptible
+    from tradepulse_pipeline.optimizers.search import check_limit
     from tradepulse_pipeline.strategies.registry import get_strategy
+    from tradepulse_pipeline.strategies.space import ParameterSpace
 
     settings = load_settings(**opt.given(ctx))
     training = settings.training()
@@ -112,6 +114,8 @@ def train(
     settings.simulated()
     _check_history(settings, training)
     chosen = [get_strategy(name) for name in settings.strategies]
+    for strategy in chosen:
+        check_limit(ParameterSpace(strategy.parameters), training.search)
     wanted = planned_series(settings)
     with interruptible(), open_database(settings) as database:
         plans, refused = _prepare(settings, database, wanted)
@@ -195,6 +199,11 @@ def _prepare(
 def _plan(history: HistorySettings, database: Database, series: SeriesKey, exchanges: _Exchanges) -> Plan:
     from tradepulse_pipeline.database.candles import coverage_of
 
+    if history.source == "stored" and coverage_of(database, series) is None:
+        raise InvalidInputError(
+            f"No candles of {series} are stored, and source is 'stored'. 'tradepulse markets' lists what there is, "
+            "'tradepulse import' reads candles from files."
+        )
     if series.market.is_simulated or history.source == "stored":
         return Plan(series, history)
     try:
