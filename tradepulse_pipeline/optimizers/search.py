@@ -11,9 +11,10 @@ from tradepulse_pipeline.backtest.result import METRIC_NAMES
 from tradepulse_pipeline.backtest.settings import BarRange
 from tradepulse_pipeline.errors import SearchLimitError
 from tradepulse_pipeline.market.candles import FloatArray, IntArray
-from tradepulse_pipeline.optimizers.base import Optimizer
+from tradepulse_pipeline.optimizers.base import NO_MORE, Optimizer
 from tradepulse_pipeline.optimizers.bayesian import BayesianOptimizer
 from tradepulse_pipeline.optimizers.deadline import Deadline
+from tradepulse_pipeline.optimizers.genetic import GeneticOptimizer
 from tradepulse_pipeline.optimizers.grid import GridOptimizer
 from tradepulse_pipeline.optimizers.objective import best_trial, objective_values
 from tradepulse_pipeline.optimizers.random import RandomOptimizer
@@ -60,10 +61,12 @@ def search(
     *,
     deadline: Deadline,
     on_progress: ProgressListener = ignore_progress,
+    initial: IntArray = NO_MORE,
 ) -> Trials:
     """Search the evaluator's space over the bars of ``window``; every trial is kept.
 
-    The deadline is looked at between batches: a search never breaks off in the middle of one.
+    The deadline is looked at between batches: a search never breaks off in the middle of one. A genetic
+    search starts from the combinations in ``initial``.
 
     Raises
     ------
@@ -71,7 +74,7 @@ def search(
         If it would make more trials than ``max_combinations``; nothing has been evaluated then.
     """
     check_limit(evaluator.space, settings)
-    optimizer = make_optimizer(evaluator.space, settings)
+    optimizer = make_optimizer(evaluator.space, settings, initial)
     planned = settings.planned_trials(evaluator.space.size)
     combination: list[IntArray] = [np.empty(0, dtype=np.int64)]
     metrics: list[FloatArray] = [np.empty((0, len(METRIC_NAMES)))]
@@ -109,13 +112,13 @@ def check_limit(space: ParameterSpace, settings: SearchSettings) -> None:
     if planned > settings.max_combinations:
         raise SearchLimitError(
             f"The {settings.method} search would try {planned:,} combinations; the limit max_combinations is "
-            f"{settings.max_combinations:,}. Take a method with a budget (random, bayesian, tpe), a smaller budget, or "
-            "raise the limit."
+            f"{settings.max_combinations:,}. Take a method with a budget (random, bayesian, tpe, genetic), a "
+            "smaller budget, or raise the limit."
         )
 
 
-def make_optimizer(space: ParameterSpace, settings: SearchSettings) -> Optimizer:
-    """Return the optimiser that ``settings`` name, at its start."""
+def make_optimizer(space: ParameterSpace, settings: SearchSettings, initial: IntArray = NO_MORE) -> Optimizer:
+    """Return the optimiser that ``settings`` name, at its start; ``initial`` is for a genetic one."""
     if settings.method == "grid":
         return GridOptimizer(space.size)
     n_trials = settings.planned_trials(space.size)
@@ -123,4 +126,6 @@ def make_optimizer(space: ParameterSpace, settings: SearchSettings) -> Optimizer
         return RandomOptimizer(space.size, n_trials=n_trials, seed=settings.seed)
     if settings.method == "bayesian":
         return BayesianOptimizer(space, n_trials=n_trials, seed=settings.seed)
+    if settings.method == "genetic":
+        return GeneticOptimizer(space, n_trials=n_trials, seed=settings.seed, initial=initial)
     return TpeOptimizer(space, n_trials=n_trials, seed=settings.seed)

@@ -9,14 +9,14 @@ from typing import Final, Literal, get_args
 
 from tradepulse_pipeline.errors import InvalidInputError, one_of
 
-Method = Literal["grid", "random", "bayesian", "tpe"]
+Method = Literal["grid", "random", "bayesian", "tpe", "genetic"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 
 Objective = Literal["net_profit", "sharpe", "sortino", "calmar", "profit_factor", "expectancy"]
 OBJECTIVES: Final[tuple[Objective, ...]] = get_args(Objective)
 
 #: Trials of a search whose budget is not given. A grid search has no budget: it tries everything.
-DEFAULT_BUDGETS: Final = {"random": 1_000, "bayesian": 60, "tpe": 300}
+DEFAULT_BUDGETS: Final = {"random": 1_000, "bayesian": 60, "tpe": 300, "genetic": 600}
 
 #: What the random generators of all methods take.
 LARGEST_SEED: Final = 2**32 - 1

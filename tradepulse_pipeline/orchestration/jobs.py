@@ -23,7 +23,7 @@ def build_training_job(strategy: Strategy) -> UnresolvedAssetJobDefinition:
         training_job_name(strategy),
         selection=dg.AssetSelection.assets(list(branch_key(strategy, TRAINED_CONFIGURATIONS))).upstream(),
         description=f"Train {strategy.name}: candles, indicators, search, walk-forward validation, configuration. "
-        "Choose or add a series as the partition; everything else has a default in the Launchpad, under "
-        "resources: settings.",
+        "*Materialize all…* trains the series that you choose or add there; *Open launchpad*, behind the arrow beside "
+        "it, trains one and shows every setting with its default.",
         tags={"strategy": branch_name(strategy)},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -18,6 +19,12 @@ from tradepulse_pipeline.validation.record import OutOfSampleRecord
 
 #: Rows of a table that metadata may hold: it is stored with every event and read with every page.
 MAX_ROWS: Final = 60
+
+#: What in-sample figures of several train windows are called.
+IN_SAMPLE: Final = "in-sample, mean"
+
+#: Decimals of figures that stand alone: enough for a plot, few enough to read.
+DECIMALS: Final = 4
 
 _WIDTH, _HEIGHT, _MARGIN = 720, 220, 28
 _POINTS: Final = 480
@@ -65,6 +72,17 @@ def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> dg.Metad
     return dg.MetadataValue.table(records, schema=schema)
 
 
+def place(url: str) -> dg.MetadataValue:
+    """Return where a file is, in two lines: in one, as Dagster shows paths, it would widen the page past the window."""
+    folder, *file = url.rsplit("/", 3)
+    return dg.MetadataValue.md(f"`{folder}/`\\\n`{'/'.join(file)}`")
+
+
+def document(value: Mapping[str, Any]) -> dg.MetadataValue:
+    """Return nested values as a document that a click opens: written out, they would fill the page."""
+    return dg.MetadataValue.md(f"```json\n{json.dumps(value, indent=2)}\n```")
+
+
 def metrics_table(record: OutOfSampleRecord) -> dg.MetadataValue:
     """Return the record's metrics beside the in-sample ones of what was chosen, each called what it is."""
     judged = "out-of-sample" if record.is_out_of_sample else "test windows, not out-of-sample"
@@ -72,22 +90,22 @@ def metrics_table(record: OutOfSampleRecord) -> dg.MetadataValue:
         {
             "metric": title,
             judged: written(getattr(record.metrics, name), form),
-            "in-sample": written(getattr(record.in_sample, name, None), form),
+            IN_SAMPLE: written(getattr(record.in_sample, name, None), form),
         }
         for name, (title, form) in _SHOWN.items()
     ]
-    return table(rows, ("metric", judged, "in-sample"))
+    return table(rows, ("metric", judged, IN_SAMPLE))
 
 
 def record_figures(record: OutOfSampleRecord) -> dict[str, float | int]:
     """Return the figures that pages plot from run to run; ``oos`` is in the names of those that are out-of-sample."""
     prefix = "oos" if record.is_out_of_sample else "test"
     return {
-        f"{prefix}_net_profit": record.metrics.net_profit,
-        f"{prefix}_sharpe_ratio": record.metrics.sharpe_ratio,
-        f"{prefix}_max_drawdown": record.metrics.max_drawdown,
+        f"{prefix}_net_profit": round(record.metrics.net_profit, DECIMALS),
+        f"{prefix}_sharpe_ratio": round(record.metrics.sharpe_ratio, DECIMALS),
+        f"{prefix}_max_drawdown": round(record.metrics.max_drawdown, DECIMALS),
         f"{prefix}_trades": int(record.metrics.sample_size),
-        "cost_per_trade_r": record.cost_per_trade_r,
+        "cost_per_trade_r": round(record.cost_per_trade_r, DECIMALS),
         "total_trials": record.total_trials,
     }
 

@@ -35,13 +35,16 @@ _ZERO_IS_NONE: Final = ("budget", "step_days")
 class SettingsResource(dg.ConfigurableResource[None]):
     """What is asked of a training. Rates and fractions are fractions: 0.01 is one per cent."""
 
+    # Ranges are described here and checked by the domain, inside a step. Bounds of pydantic would fail the run before
+    # its first step: without a word about the field on its page, and retried in vain.
+
     source: CandleOrigin = Field(
         default=_HISTORY.source,
         description="Where candles may come from. `auto` fetches what is missing and goes on with the stored candles "
         "when the exchange cannot be reached; `exchange` fails then; `stored` asks no exchange.",
     )
     history_days: int = Field(
-        default=_HISTORY.history_days, ge=1, le=36_500, description="Days of candles to train on, up to the latest."
+        default=_HISTORY.history_days, description="Days of candles to train on, up to the latest: 1 to 36,500."
     )
     start: str = Field(
         default="",
@@ -51,56 +54,56 @@ class SettingsResource(dg.ConfigurableResource[None]):
     end: str = Field(default="", description="Train on candles before this time. Empty: up to the latest.")
     simulated_edge: float = Field(
         default=0.0,
-        ge=-20.0,
-        le=20.0,
         description="Strength of the edge planted in simulated candles, about the mean gain in R that follows a "
-        "sweep; 0: none. No effect on real candles.",
+        "sweep: -20 to 20, 0 for none. No effect on real candles.",
     )
 
     side: Side = Field(default="long", description="Which side is traded; spot markets know `long` only.")
     method: Method = Field(
         default=_SEARCH.method,
         description="How parameter sets are searched: `grid` tries them all, `random` a sample, `bayesian` and `tpe` "
-        "learn from what they tried.",
+        "learn from what they tried, `genetic` breeds a population, starting from what earlier trainings found.",
     )
     budget: int = Field(
         default=_SEARCH.budget or 0,
-        ge=0,
         description="Trials per train window; 0 for what suits the method: "
         + ", ".join(f"{trials:,} ({method})" for method, trials in DEFAULT_BUDGETS.items())
         + ". `grid` tries all.",
     )
     objective: Objective = Field(default=_SEARCH.objective, description="The metric that the search maximises.")
     minimum_trades: int = Field(
-        default=_SEARCH.minimum_trades, ge=1, description="Trades in a train window that a trial needs to be valid."
+        default=_SEARCH.minimum_trades, description="Trades in a train window that make a trial valid, 1 or more."
     )
     max_combinations: int = Field(
-        default=_SEARCH.max_combinations, ge=1, description="A search of more trials per window is refused."
+        default=_SEARCH.max_combinations, description="A search of more trials per window is refused."
     )
     max_runtime_seconds: float = Field(
-        default=_SEARCH.max_runtime_seconds, ge=0, description="Seconds for all searches together; 0: no limit."
+        default=_SEARCH.max_runtime_seconds, description="Seconds for all searches together; 0: no limit."
     )
-    seed: int = Field(default=_SEARCH.seed, ge=0, description="The same seed gives the same result, to the bit.")
+    seed: int = Field(default=_SEARCH.seed, description="0 or more. The same seed gives the same result, to the bit.")
     workers: int = Field(
-        default=_SEARCH.workers, ge=0, description="Threads that evaluate trials; 0: one per core. Changes no result."
+        default=_SEARCH.workers, description="Threads that evaluate trials; 0: one per core. Changes no result."
     )
 
     scheme: Scheme = Field(
         default=_WINDOWS.scheme,
         description="`walk_forward`: train, test on what follows, step on. `train_test_split`: once.",
     )
-    train_days: int = Field(default=_WINDOWS.train_days, ge=1, description="Days of a train window (walk_forward).")
+    train_days: int = Field(
+        default=_WINDOWS.train_days, description="Days of a train window, 1 or more (walk_forward)."
+    )
     test_days: int = Field(
-        default=_WINDOWS.test_days, ge=1, description="Days of a test period, its gap included (walk_forward)."
+        default=_WINDOWS.test_days, description="Days of a test period, its gap included; 1 or more (walk_forward)."
     )
     gap_days: int = Field(
-        default=_WINDOWS.gap_days, ge=0, description="Days left out at the head of a test period; below test_days."
+        default=_WINDOWS.gap_days, description="Days left out at the head of a test period; below test_days."
     )
     step_days: int = Field(
-        default=_WINDOWS.step_days or 0, ge=0, description="Days from window to window; 0: test_days (walk_forward)."
+        default=_WINDOWS.step_days or 0,
+        description="Days from window to window, test_days - gap_days or more; 0: test_days (walk_forward).",
     )
     train_ratio: float = Field(
-        default=_WINDOWS.train_ratio, gt=0, lt=1, description="Share of history trained on (train_test_split)."
+        default=_WINDOWS.train_ratio, description="Share of history trained on, above 0 and below 1 (train_test_split)."
     )
     reoptimise: bool = Field(
         default=_WINDOWS.reoptimise,
@@ -109,22 +112,25 @@ class SettingsResource(dg.ConfigurableResource[None]):
     )
 
     initial_capital: float = Field(
-        default=_ACCOUNT.initial_capital, gt=0, description="Equity at the start, in quote currency."
+        default=_ACCOUNT.initial_capital, description="Equity at the start, in quote currency; above 0."
     )
     risk_fraction: float = Field(
-        default=_ACCOUNT.risk_fraction, gt=0, le=1, description="Share of equity that a stop-out costs, before costs."
+        default=_ACCOUNT.risk_fraction,
+        description="Share of equity that a stop-out loses, before costs: above 0, at most 1.",
     )
     max_leverage: float = Field(
-        default=_ACCOUNT.max_leverage, gt=0, le=1_000, description="Largest notional as a multiple of equity."
+        default=_ACCOUNT.max_leverage,
+        description="Largest notional as a multiple of equity: above 0, at most 1,000.",
     )
     fee_rate: float = Field(
-        default=_ACCOUNT.fee_rate, ge=0, le=0.1, description="Taker fee on the notional, on entry and on exit."
+        default=_ACCOUNT.fee_rate, description="Taker fee on the notional, on entry and on exit: 0 to 0.1."
     )
     slippage: float = Field(
-        default=_ACCOUNT.slippage, ge=0, le=0.1, description="How much worse market and stop orders fill, of the price."
+        default=_ACCOUNT.slippage,
+        description="How much worse market and stop orders fill, as a share of the price: 0 to 0.1.",
     )
     max_holding_bars: int = Field(
-        default=_ACCOUNT.max_holding_bars, ge=0, description="Longest position in candles; 0: as the strategy says."
+        default=_ACCOUNT.max_holding_bars, description="Longest position in candles; 0: as the strategy says."
     )
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -31,6 +32,15 @@ class ParameterSpace:
         """Return the parameter set of one combination."""
         position = np.unravel_index(combination, self.shape)
         return {p.name: float(p.grid[int(i)]) for p, i in zip(self.parameters, position, strict=True)}
+
+    def combination_of(self, values: Mapping[str, object]) -> int | None:
+        """Return the number of a parameter set, None when it is not one of the space."""
+        if set(values) != {p.name for p in self.parameters}:
+            return None
+        if any(values[p.name] not in p.grid for p in self.parameters):
+            return None
+        position = np.array([[p.grid.index(values[p.name]) for p in self.parameters]])
+        return int(self.combinations(position)[0])
 
     def columns(self, combinations: IntArray) -> dict[str, FloatArray]:
         """Return one column of values per parameter, each of shape (n,)."""

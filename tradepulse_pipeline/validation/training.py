@@ -23,10 +23,18 @@ class TrainingSettings:
     account: AccountSettings = field(default_factory=AccountSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     windows: WindowSettings = field(default_factory=WindowSettings)
+    #: Combinations that the genetic search of the latest train window starts from. They were chosen on candles that lie
+    #: after the train windows before it, whose searches must not know them.
+    initial: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.side not in SIDES:
             raise one_of("side", self.side, SIDES)
+        if self.initial and self.search.method != "genetic":
+            raise InvalidInputError(
+                f"initial: found {self.initial} with the method {self.search.method!r}; only a genetic search starts "
+                "from given combinations."
+            )
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return the settings as nested dictionaries of JSON values."""

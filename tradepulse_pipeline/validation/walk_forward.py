@@ -108,7 +108,12 @@ def search_windows(
         # The seed is the same in every window. A random search thus draws the same parameter sets everywhere: signals
         # are computed once for all windows, and '1,000 samples' are 1,000 parameter sets, not 1,000 in each window.
         found[index] = search(
-            evaluator, train, settings.search, deadline=deadline, on_progress=progress.of_part(len(found), len(trains))
+            evaluator,
+            train,
+            settings.search,
+            deadline=deadline,
+            on_progress=progress.of_part(len(found), len(trains)),
+            initial=np.array(settings.initial if index == LATEST else (), dtype=np.int64),
         )
     return SearchResult(
         windows=windows,

@@ -48,9 +48,9 @@ def test_help_of_a_command_says_what_its_options_take(run: Run, command: str) ->
 
 def test_help_of_train_shows_defaults_and_allowed_values(run: Run) -> None:
     text = " ".join(run("train", "--help").stdout.replace("│", "").split())
-    assert "One of grid, random, bayesian, tpe. Default: random." in text
+    assert "One of grid, random, bayesian, tpe, genetic. Default: random." in text
     assert "Days of a train window. Default: 90." in text
-    assert "Default: 1000 (random), 60 (bayesian), 300 (tpe)." in text
+    assert "Default: 1000 (random), 60 (bayesian), 300 (tpe), 600 (genetic)." in text
 
 
 def test_every_setting_of_a_training_is_an_option_by_its_own_name_too(run: Run) -> None:

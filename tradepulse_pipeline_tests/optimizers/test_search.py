@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from tradepulse_pipeline.backtest.result import METRIC_NAMES
 from tradepulse_pipeline.backtest.settings import BarRange
-from tradepulse_pipeline.errors import SearchLimitError
+from tradepulse_pipeline.errors import InvalidInputError, SearchLimitError
 from tradepulse_pipeline.optimizers import grid
+from tradepulse_pipeline.optimizers.base import NO_MORE
 from tradepulse_pipeline.optimizers.bayesian import costs_of
 from tradepulse_pipeline.optimizers.deadline import Deadline
+from tradepulse_pipeline.optimizers.genetic import MOST_GIVEN, POPULATION, initial_combinations
 from tradepulse_pipeline.optimizers.search import make_optimizer, search
 from tradepulse_pipeline.optimizers.settings import METHODS, SearchSettings
 from tradepulse_pipeline.progress import ignore_progress
@@ -64,9 +66,11 @@ def bowl(*index):
     return -sum((i - 2) ** 2 for i in index)
 
 
-def run(evaluator, method, *, budget=None, seed=0, deadline=NEVER, on_progress=ignore_progress, **more):
+def run(
+    evaluator, method, *, budget=None, seed=0, deadline=NEVER, on_progress=ignore_progress, initial=NO_MORE, **more
+):
     chosen = SearchSettings(method=method, budget=budget, seed=seed, **more)
-    return search(evaluator, WINDOW, chosen, deadline=deadline, on_progress=on_progress)
+    return search(evaluator, WINDOW, chosen, deadline=deadline, on_progress=on_progress, initial=initial)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -85,7 +89,7 @@ def test_a_space_of_one_combination(method):
     assert trials.best == 0
 
 
-@pytest.mark.parametrize(("method", "budget"), [("random", 200), ("bayesian", 20), ("tpe", 60)])
+@pytest.mark.parametrize(("method", "budget"), [("random", 200), ("bayesian", 20), ("tpe", 60), ("genetic", 130)])
 def test_trials_are_distinct_counted_and_reproducible(method, budget):
     space = space_of(6, 5, 7)
     first, second, other = (run(FakeEvaluator(space, bowl), method, budget=budget, seed=seed) for seed in (3, 3, 4))
@@ -97,7 +101,9 @@ def test_trials_are_distinct_counted_and_reproducible(method, budget):
     assert first.combination.tolist() != other.combination.tolist()
 
 
-@pytest.mark.parametrize(("method", "budget"), [("grid", None), ("random", 600), ("bayesian", 16), ("tpe", 40)])
+@pytest.mark.parametrize(
+    ("method", "budget"), [("grid", None), ("random", 600), ("bayesian", 16), ("tpe", 40), ("genetic", 100)]
+)
 def test_workers_change_no_batch(method, budget):
     space = space_of(10, 10, 30)
     one, many = FakeEvaluator(space, bowl), FakeEvaluator(space, bowl)
@@ -107,7 +113,7 @@ def test_workers_change_no_batch(method, budget):
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize(("method", "budget"), [("bayesian", 40), ("tpe", 200)])
+@pytest.mark.parametrize(("method", "budget"), [("bayesian", 40), ("tpe", 200), ("genetic", 300)])
 def test_methods_that_learn_find_the_optimum_of_a_bowl(method, budget, seed):
     space = space_of(12, 13, 14)
     trials = run(FakeEvaluator(space, bowl), method, budget=budget, seed=seed)
@@ -115,7 +121,7 @@ def test_methods_that_learn_find_the_optimum_of_a_bowl(method, budget, seed):
     assert np.median(trials.objective[-10:]) > np.median(trials.objective[:10])
 
 
-@pytest.mark.parametrize(("method", "budget"), [("bayesian", 30), ("tpe", 150)])
+@pytest.mark.parametrize(("method", "budget"), [("bayesian", 30), ("tpe", 150), ("genetic", 150)])
 def test_methods_that_learn_are_not_misled_by_an_invalid_region(method, budget):
     space = space_of(8, 8, 8)
     evaluator = FakeEvaluator(space, lambda a, b, c: math.nan if a < 2 else bowl(a, b, c))
@@ -124,7 +130,9 @@ def test_methods_that_learn_are_not_misled_by_an_invalid_region(method, budget):
     assert trials.objective[trials.best] >= -1
 
 
-@pytest.mark.parametrize(("method", "budget"), [("grid", None), ("random", 30), ("bayesian", 20), ("tpe", 30)])
+@pytest.mark.parametrize(
+    ("method", "budget"), [("grid", None), ("random", 30), ("bayesian", 20), ("tpe", 30), ("genetic", 70)]
+)
 def test_without_a_valid_trial_there_is_no_best_one(method, budget):
     trials = run(FakeEvaluator(space_of(4, 4, 4), lambda *index: math.nan), method, budget=budget)
     assert trials.best is None
@@ -152,13 +160,71 @@ def test_the_winner_is_the_best_valid_trial_that_was_tried(scores, method, budge
 
 @settings(max_examples=5)
 @given(scores=st.lists(st.one_of(st.just(math.nan), st.floats(-1e6, 1e6)), min_size=36, max_size=36))
-@pytest.mark.parametrize("method", ["bayesian", "tpe"])
+@pytest.mark.parametrize("method", ["bayesian", "tpe", "genetic"])
 def test_methods_that_learn_take_any_scores_and_never_choose_an_invalid_trial(method, scores):
     table = np.array(scores).reshape(3, 3, 4)
-    trials = run(FakeEvaluator(space_of(3, 3, 4), lambda *index: table[index]), method, budget=14)
-    assert len(set(trials.combination.tolist())) == 14
+    budget = 33 if method == "genetic" else 14  # beyond the genetic search's first, random generation
+    trials = run(FakeEvaluator(space_of(3, 3, 4), lambda *index: table[index]), method, budget=budget)
+    assert len(set(trials.combination.tolist())) == budget
     if trials.best is not None:
         assert table.flat[trials.combination[trials.best]] == np.nanmax(trials.objective)
+
+
+def test_evolution_beats_random_draws_on_a_rugged_landscape():
+    space = space_of(8, 8, 8, 8, 8)
+    rng = np.random.default_rng(4)
+    single, pair = rng.normal(size=(5, 8)), rng.normal(size=(8, 8))
+
+    def score(*index):
+        invalid = index[4] % 4 == 0
+        return math.nan if invalid else sum(single[k, i] for k, i in enumerate(index)) + pair[index[0], index[1]]
+
+    best = {
+        method: [
+            trials.objective[trials.best]
+            for trials in (run(FakeEvaluator(space, score), method, budget=300, seed=seed) for seed in range(8))
+        ]
+        for method in ("random", "genetic")
+    }
+    assert np.mean(best["genetic"]) > np.mean(best["random"]) + np.std(best["random"])
+
+
+def test_a_generation_is_a_population_of_valid_trials():
+    evaluator = FakeEvaluator(space_of(8, 8, 8), lambda a, b, c: math.nan if a < 2 else bowl(a, b, c))
+    trials = run(evaluator, "genetic", budget=200)
+    n_valid = 0
+    for batch in evaluator.batches[:-1]:
+        assert len(batch) == POPULATION - n_valid % POPULATION
+        n_valid += sum(combination >= 2 * 64 for combination in batch)
+    assert sum(map(len, evaluator.batches)) == len(trials) == 200
+    assert n_valid > 2 * POPULATION
+
+
+def test_a_genetic_search_starts_from_what_it_is_given():
+    space = space_of(20, 20, 20, 20)
+    best = int(space.combinations(np.array([[2, 2, 2, 2]]))[0])
+    initial = np.array([7, best, 7, 100_000])
+    trials, again, without = (
+        run(FakeEvaluator(space, bowl), "genetic", budget=100, initial=given) for given in (initial, initial, NO_MORE)
+    )
+    assert trials.combination[[0, 1, 3]].tolist() == [7, best, 100_000]
+    assert len(set(trials.combination.tolist())) == 100
+    assert trials.best == 1
+    np.testing.assert_array_equal(trials.combination, again.combination)
+    assert np.median(trials.objective[POPULATION:]) > np.median(without.objective[POPULATION:])
+
+
+@pytest.mark.parametrize("strange", [-1, 125])
+def test_a_genetic_search_refuses_a_start_that_is_not_on_the_grid(strange):
+    with pytest.raises(InvalidInputError, match=rf"found combinations \[{strange}\], the grid has 0 to 124"):
+        run(FakeEvaluator(space_of(5, 5, 5), bowl), "genetic", initial=np.array([3, strange]))
+
+
+def test_initial_combinations_are_the_first_different_parameter_sets_on_the_grid():
+    space = space_of(5, 10)
+    sets = [{"p0": 1, "p1": 2.0}, {"p0": 1.5, "p1": 2.0}, {"p0": 1.0}, {"p0": 0.0, "p1": 9.0}, {"p0": 1.0, "p1": 2.0}]
+    assert initial_combinations(space, sets) == (12, 9)
+    assert initial_combinations(space, map(space.values, range(50))) == tuple(range(MOST_GIVEN))
 
 
 def test_the_grid_is_walked_lazily_and_in_order():
@@ -177,7 +243,7 @@ def test_a_search_beyond_the_limit_is_refused_before_it_starts():
     assert evaluator.batches == []
 
 
-@pytest.mark.parametrize("method", ["random", "bayesian", "tpe"])
+@pytest.mark.parametrize("method", ["random", "bayesian", "tpe", "genetic"])
 def test_a_huge_space_is_no_obstacle_to_methods_with_a_budget(method):
     trials = run(FakeEvaluator(space_of(10**4, 10**4, 10**4), bowl), method, budget=12)
     assert len(set(trials.combination.tolist())) == 12

@@ -9,7 +9,7 @@ from tradepulse_pipeline.optimizers.settings import SearchSettings
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("method", "randm", "Did you mean 'random'? Allowed: grid, random, bayesian, tpe"),
+        ("method", "randm", "Did you mean 'random'? Allowed: grid, random, bayesian, tpe, genetic"),
         ("objective", "sharp", "Did you mean 'sharpe'? Allowed: net_profit, sharpe, sortino, calmar, profit_factor"),
         ("budget", 0, "at least 1 trial"),
         ("minimum_trades", 0, "at least 1"),
@@ -37,6 +37,7 @@ def test_a_value_that_is_not_allowed_is_named_with_what_is(field, value, allowed
         ("random", None, 201_600, 1_000),
         ("bayesian", None, 201_600, 60),
         ("tpe", None, 201_600, 300),
+        ("genetic", None, 201_600, 600),
         ("grid", None, 201_600, 201_600),
         ("grid", 10, 201_600, 201_600),
         ("random", 50, 40, 40),

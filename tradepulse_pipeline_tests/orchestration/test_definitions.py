@@ -17,7 +17,7 @@ from tradepulse_pipeline.definitions import defs
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.history import HistorySettings
 from tradepulse_pipeline.optimizers.settings import SearchSettings
-from tradepulse_pipeline.orchestration.names import DEFINITIONS
+from tradepulse_pipeline.orchestration.names import DEFINITIONS, PARTITION_TAG
 from tradepulse_pipeline.orchestration.resources import SettingsResource
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.windows import WindowSettings
@@ -54,7 +54,7 @@ def test_every_asset_is_presented():
         assert node.partitions_def is not None
         assert node.partitions_def.name == "series"
         assert all((node.description, node.owners, node.kinds, node.group_name, node.tags, node.code_version)), key
-        assert {"dagster/column_schema", "dagster/table_name"} & set(node.metadata), key
+        assert node.metadata["dagster/column_schema"].columns, key
 
 
 def test_the_check_on_candles_blocks():
@@ -96,6 +96,11 @@ def test_the_code_location_has_one_name_everywhere():
     assert getattr(importlib.import_module(DEFINITIONS[0]), DEFINITIONS[1]) is defs
 
 
+def test_runs_of_one_series_wait_for_each_other():
+    (limit,) = yaml.safe_load((ROOT / "dagster.yaml").read_text())["concurrency"]["runs"]["tag_concurrency_limits"]
+    assert limit == {"key": PARTITION_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
+
+
 def test_defaults_of_the_launchpad_are_those_of_the_domain():
     settings = SettingsResource()
     assert settings.training() == TrainingSettings()
@@ -132,7 +137,7 @@ def test_dates_are_read_as_utc_and_wrong_ones_are_refused():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"method": "genetic"}, r"(?s)method.*genetic"),
+        ({"method": "annealing"}, r"(?s)method.*annealing"),
         ({"objective": "profit"}, r"(?s)objective.*profit"),
         ({"trian_days": 90}, r"trian_days"),
         ({"train_days": "ninety"}, r"train_days"),

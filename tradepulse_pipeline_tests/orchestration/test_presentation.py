@@ -14,6 +14,7 @@ import pytest
 from tradepulse_pipeline.backtest.result import METRIC_NAMES, Metrics
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.orchestration.presentation import (
+    IN_SAMPLE,
     MAX_ROWS,
     line_chart,
     metrics_table,
@@ -81,7 +82,7 @@ def test_metrics_stand_side_by_side_as_people_write_them(is_out_of_sample):
     judged = "out-of-sample" if is_out_of_sample else "test windows, not out-of-sample"
     rows = {row.data["metric"]: row.data for row in metrics_table(record).records}
     assert rows["Net profit (quote currency)"][judged] == "-1,234.50"
-    assert rows["Maximum drawdown"] == {"metric": "Maximum drawdown", judged: "12.3%", "in-sample": "–"}
+    assert rows["Maximum drawdown"] == {"metric": "Maximum drawdown", judged: "12.3%", IN_SAMPLE: "–"}
     assert rows["Profit factor"][judged] == "no losses"
 
 

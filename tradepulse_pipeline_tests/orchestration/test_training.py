@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -20,11 +21,15 @@ from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.series import MS_PER_DAY, SeriesKey
 from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings, simulate
 from tradepulse_pipeline.orchestration.names import TRAINING_JOB_TAG
+from tradepulse_pipeline.orchestration.presentation import DECIMALS, IN_SAMPLE
 from tradepulse_pipeline.orchestration.progress import listening
 from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource, SettingsResource
 from tradepulse_pipeline.orchestration.sensors import cancelled_trainings, failed_trainings
 from tradepulse_pipeline.orchestration.tables import read_frame, read_trials, write_frame
 from tradepulse_pipeline.strategies.registry import get_strategy
+from tradepulse_pipeline.strategies.space import ParameterSpace
+from tradepulse_pipeline.validation.training import TrainingSettings
+from tradepulse_pipeline.validation.walk_forward import search_windows
 from tradepulse_pipeline_tests.loopback import LoopbackExchange
 
 STRATEGY = get_strategy("LIQUIDITY_SWEEP_V3")
@@ -113,16 +118,16 @@ def test_a_training_makes_every_asset_and_stores_a_configuration(train, database
     assert [event.asset_key for event in result.get_asset_materialization_events()] == CHAIN
     (check,) = result.get_asset_check_evaluations()
     assert check.passed
-    assert check.description.startswith(f"{key}: Fit to train on.")
+    assert check.description.startswith(f"{key}: Fit to train on: 8,064 of 8,064 candles")
 
     (configuration,) = list_configurations(database, exchange="simulated", pair="BTC/USDT", timeframe="5m")
     figures = metadata_of(result, CONFIGURATIONS, key)
     assert figures["configuration_id"] == str(configuration.id)
-    assert figures["v3"] == configuration.template
-    assert figures["oos_sharpe_ratio"] == configuration.sharpe_ratio
+    assert json.loads(figures["v3_document"].strip("`json\n")) == configuration.template
+    assert figures["oos_sharpe_ratio"] == round(configuration.sharpe_ratio, DECIMALS)
     assert figures["oos_trades"] == configuration.sample_size > 0
     assert figures["verdict"] == f"PAPER: {transitions(database, configuration.id)[0].reason}"
-    assert metadata_of(result, RECORD, key)["oos_net_profit"] == configuration.net_profit
+    assert metadata_of(result, RECORD, key)["oos_net_profit"] == round(configuration.net_profit, DECIMALS)
 
     frame = read_frame(store, SeriesKey.parse(key))
     assert configuration.data_fingerprint == frame.fingerprint == frame.candles.fingerprint()
@@ -176,6 +181,30 @@ def test_the_same_training_again_is_the_next_version_with_the_same_figures(train
         assert versions[0] == versions[1]
 
 
+def test_a_genetic_training_starts_from_earlier_ones_and_repeats_from_what_is_stored(train, database, store):
+    key = "simulated:GENES-USDT:5m"
+    genetic = SMALL.model_copy(update={"method": "genetic"})
+    past = genetic.model_copy(update={"start": "2023-12-25", "end": "2024-01-22"})
+    for settings in (SMALL, genetic, past, genetic):
+        assert train(key, settings=settings).success
+    rows = list_configurations(database, pair="GENES/USDT", active_only=False)
+    space = ParameterSpace(STRATEGY.parameters)
+    numbers = [space.combination_of(row.parameters) for row in rows]
+    last, on_past, second, random = (row.settings["initial"] for row in rows)
+    assert random == []
+    assert second == [numbers[3]]
+    assert on_past == []  # both before it were found on later candles
+    assert last == list(dict.fromkeys(numbers[1:]))
+    # The judged windows start from nothing: what earlier trainings found changes the parameters alone.
+    assert rows[0].out_of_sample_metrics == rows[2].out_of_sample_metrics
+
+    frame = read_frame(store, SeriesKey.parse(key))
+    stored = read_trials(store, SeriesKey.parse(key), STRATEGY, frame.fingerprint)
+    training = TrainingSettings.from_json_dict(rows[0].settings)
+    assert training == stored.training
+    assert search_windows(frame.frame(STRATEGY), STRATEGY, training).trials.equals(stored.table)
+
+
 def test_a_run_over_several_series_makes_each_of_them(train, database):
     keys = ("simulated:ONE-USDT:5m", "simulated:TWO-USDT:5m")
     result = train(*keys)
@@ -188,7 +217,7 @@ def test_a_run_over_several_series_makes_each_of_them(train, database):
     assert [(str(one.series), one.status) for one in job.series] == [(key, "completed") for key in keys]
 
 
-def test_bad_candles_block_the_training(train, database):
+def test_bad_candles_block_the_training(train, database, capfd):
     key = "binance:HOLES-USDT:5m"
     candles = stored_candles(database, "binance:FULL-USDT:5m")
     holes = [candles.slice(0, 200), candles.slice(len(candles) - 200, len(candles))]
@@ -199,6 +228,7 @@ def test_bad_candles_block_the_training(train, database):
     (check,) = result.get_asset_check_evaluations()
     assert (check.passed, check.severity, check.blocking) == (False, dg.AssetCheckSeverity.ERROR, True)
     assert "Only 400 of" in check.description
+    assert f"market_data - {check.description}" in capfd.readouterr().err  # the run's log says why, in red
     assert [event.asset_key for event in result.get_asset_materialization_events()] == CHAIN[:1]
     assert list_configurations(database, pair="HOLES/USDT") == []
 
@@ -221,13 +251,29 @@ def test_a_training_without_a_valid_trial_ends_without_a_configuration(train, da
         ("simulated:BTCUSDT:5m", {}, "Pair 'BTCUSDT' is not valid: expected base and quote joined"),
         ("BTC-USDT", {}, "expected 'exchange:BASE-QUOTE:timeframe', such as 'binance:BTC-USDT:5m'"),
         ("simulated:BTC-USDT:5min", {}, "Unknown timeframe '5min'. Did you mean '5m'"),
-        ("simulated:GAP-USDT:5m", {"gap_days": 6}, "gap_days: found 6, expected less than test_days"),
         ("simulated:LONG-USDT:5m", {"train_days": 90}, "The history is 28 days long; one walk_forward window needs 96"),
         ("binance:NOTHERE-USDT:5m", {"source": "stored"}, "No candles of binance:NOTHERE-USDT:5m are stored"),
     ],
 )
 def test_what_cannot_be_trained_says_why_in_a_sentence(train, key, settings, message):
     assert message in error_of(train(key, settings=SMALL.model_copy(update=settings)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train_days": -3}, "train_days: found -3, expected a whole number of days, at least 1"),
+        ({"history_days": 0}, "history_days: found 0, expected 1 to 36500 days"),
+        ({"fee_rate": 1.5}, "fee_rate: found 1.5, expected a number at least 0"),
+        ({"budget": -1}, "budget: found -1, expected at least 1 trial"),
+        ({"simulated_edge": 99.0}, "edge is 99.0, expected a number from -20 to 20"),
+        ({"gap_days": 6}, "gap_days: found 6, expected less than test_days"),
+    ],
+)
+def test_wrong_settings_are_refused_in_a_step_before_anything_is_made(train, settings, message):
+    result = train("simulated:WRONG-USDT:5m", settings=SMALL.model_copy(update=settings))
+    assert message in error_of(result)
+    assert result.get_asset_materialization_events() == []
 
 
 class TestMixedUpFiles:
@@ -280,8 +326,8 @@ def test_candles_come_from_the_exchange_and_only_the_missing_ones_the_next_time(
     with LoopbackExchange({series: candles}, clock_ms=lambda: candles.end_ms) as exchange:
         monkeypatch.setenv("TRADEPULSE_EXCHANGE_URL", exchange.base_url)
         first, second = (metadata_of(train(key, settings=settings, assets=CHAIN[:1]), CHAIN[0], key) for _ in range(2))
-    assert (first["inserted"], first["dagster/row_count"]) == (len(candles), len(candles))
-    assert (second["inserted"], second["unchanged"]) == (0, 0)
+    assert (first["new_candles"], first["dagster/row_count"]) == (len(candles), len(candles))
+    assert (second["new_candles"], second["unchanged_candles"]) == (0, 0)
     assert first["fingerprint"] == second["fingerprint"] == candles.fingerprint()
 
 
@@ -298,7 +344,7 @@ def test_one_parameter_set_over_all_windows_is_not_called_out_of_sample(train, d
     assert not any(name.startswith("oos_") for name in figures)
     assert figures["verdict"].startswith("On candles that its parameters were chosen on: ")
     columns = [column.name for column in figures["metrics"].schema.columns]
-    assert columns == ["metric", "test windows, not out-of-sample", "in-sample"]
+    assert columns == ["metric", "test windows, not out-of-sample", IN_SAMPLE]
     assert metadata_of(result, TRIALS, key)["train_windows"] == 1
     (configuration,) = list_configurations(database, pair="FIXED/USDT")
     assert configuration.lifecycle_stage == "PAPER"

@@ -40,6 +40,13 @@ def test_indices_values_and_combinations_belong_together() -> None:
     }
 
 
+def test_a_parameter_set_has_its_number_when_it_is_on_the_grid() -> None:
+    assert [SPACE.combination_of(SPACE.values(combination)) for combination in range(6)] == list(range(6))
+    assert SPACE.combination_of({"c": 5, "a": 2, "b": 0.5}) == 4
+    for strange in ({"a": 2.0, "b": 0.5, "c": 6.0}, {"a": 2.0, "b": 0.5}, {"a": 1.0, "b": 0.5, "c": 3.0, "d": 1.0}):
+        assert SPACE.combination_of(strange) is None
+
+
 def test_a_grid_must_be_ascending() -> None:
     for grid in [(), (2.0, 1.0), (1.0, 1.0)]:
         with pytest.raises(InvalidInputError, match="'a': 'grid' must be ascending and not empty"):

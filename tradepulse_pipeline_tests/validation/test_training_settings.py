@@ -49,10 +49,24 @@ SETTINGS = st.builds(
 )
 
 
+GENETIC = SearchSettings(method="genetic")
+
+
 @given(SETTINGS)
 def test_settings_come_back_from_json_equal(settings):
     text = json.dumps(settings.to_json_dict(), allow_nan=False)
     assert TrainingSettings.from_json_dict(json.loads(text)) == settings
+
+
+def test_what_a_genetic_search_starts_from_comes_back_too_and_is_part_of_the_digest():
+    settings = TrainingSettings(search=GENETIC, initial=(7, 3))
+    assert TrainingSettings.from_json_dict(json.loads(json.dumps(settings.to_json_dict()))) == settings
+    assert settings.digest() != TrainingSettings(search=GENETIC).digest()
+
+
+def test_only_a_genetic_search_starts_from_something():
+    with pytest.raises(InvalidInputError, match=r"initial: found \(7,\) with the method 'tpe'"):
+        TrainingSettings(search=SearchSettings(method="tpe"), initial=(7,))
 
 
 def test_what_is_left_out_has_its_default():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -333,7 +334,9 @@ class ManyPhases(EveryOtherDay):
     )
 
 
-@pytest.mark.parametrize(("method", "budget"), [("grid", None), ("random", 300), ("bayesian", 16), ("tpe", 40)])
+@pytest.mark.parametrize(
+    ("method", "budget"), [("grid", None), ("random", 300), ("bayesian", 16), ("tpe", 40), ("genetic", 100)]
+)
 def test_the_number_of_workers_changes_nothing(method, budget):
     rng = np.random.default_rng(1)
     frame = frame_of(rng.choice(list("UD-"), size=120))
@@ -346,6 +349,23 @@ def test_the_number_of_workers_changes_nothing(method, budget):
         results.append((result.trials, judge_windows(frame, strategy, settings, result.trials).to_json_dict()))
     assert results[0][0].equals(results[1][0])
     assert results[0][1] == results[1][1]
+
+
+def test_only_the_latest_train_window_is_searched_from_what_earlier_trainings_found():
+    frame = frame_of(np.random.default_rng(3).choice(list("UD-"), size=150))
+    initial = (319, 5)
+    without = TrainingSettings(
+        search=SearchSettings(method="genetic", budget=40, minimum_trades=1),
+        windows=WindowSettings(train_days=60, test_days=40),
+    )
+    given = replace(without, initial=initial)
+    first, second = (search_windows(frame, ManyPhases(), settings).trials for settings in (without, given))
+    latest = second.filter(second["window"] == LATEST)
+    assert latest["combination"].head(2).to_list() == list(initial)
+    assert first.filter(first["window"] == LATEST)["combination"].to_list() != latest["combination"].to_list()
+    earlier = [trials.filter(trials["window"] != LATEST) for trials in (first, second)]
+    assert earlier[0].height == 80
+    assert earlier[0].equals(earlier[1])
 
 
 def test_a_random_search_draws_the_same_parameter_sets_in_every_window():

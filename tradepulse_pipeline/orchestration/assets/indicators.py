@@ -11,7 +11,7 @@ from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.orchestration.assets.market_data import market_data
 from tradepulse_pipeline.orchestration.failures import told_plainly
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
-from tradepulse_pipeline.orchestration.presentation import line_chart, simulated_metadata
+from tradepulse_pipeline.orchestration.presentation import line_chart, place, simulated_metadata
 from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource, SettingsResource
 from tradepulse_pipeline.orchestration.tables import CANDLE_COLUMNS, write_frame
 
@@ -61,17 +61,19 @@ def indicators(
             frame = IndicatorFrame.compute(candles, ALL_INDICATORS)
             fingerprints.append(candles.fingerprint())
             artifact = write_frame(store, series, frame, fingerprints[-1])
+            n_filled = int(candles.is_filled.sum())
             context.add_asset_metadata(
                 {
                     **simulated_metadata(series),
+                    "verdict": f"{len(candles):,} candles with {len(ALL_INDICATORS)} indicators, "
+                    f"{n_filled:,} of them filled forward, in a file of {artifact.n_bytes / 1e6:.1f} MB.",
                     "dagster/row_count": len(candles),
-                    "filled_candles": int(candles.is_filled.sum()),
+                    "filled_candles": n_filled,
                     **{
                         indicator.name: line_chart(indicator.name, candles.open_time_ms, frame[indicator.name])
                         for indicator in ALL_INDICATORS
                     },
-                    "file": dg.MetadataValue.path(artifact.url),
-                    "bytes": artifact.n_bytes,
+                    "file": place(artifact.url),
                     "fingerprint": fingerprints[-1],
                 },
                 partition_key=str(series),

@@ -16,6 +16,7 @@ from tradepulse_pipeline.market.sources.times import iso_utc
 from tradepulse_pipeline.orchestration.failures import told_plainly
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
 from tradepulse_pipeline.orchestration.presentation import (
+    DECIMALS,
     line_chart,
     moment,
     simulated_metadata,
@@ -29,7 +30,7 @@ CHECK: Final = "candles_are_fit"
 
 _COLUMNS: Final = dg.TableSchema(
     columns=[
-        dg.TableColumn("exchange", "text"),
+        dg.TableColumn("exchange", "text", "Such as binance"),
         dg.TableColumn("pair", "text", "BASE/QUOTE, such as BTC/USDT"),
         dg.TableColumn("timeframe", "text", "Span of one candle: 1m to 1d"),
         dg.TableColumn("timestamp", "timestamptz", "Open time, UTC"),
@@ -40,7 +41,7 @@ _COLUMNS: Final = dg.TableSchema(
         dg.TableColumn("volume", "double precision", "Base currency"),
         dg.TableColumn("is_filled", "boolean", "Filled forward, not traded"),
         dg.TableColumn("source", "text", "Where the candle came from"),
-        dg.TableColumn("ingested_at", "timestamptz"),
+        dg.TableColumn("ingested_at", "timestamptz", "When it was stored"),
     ]
 )
 
@@ -59,7 +60,7 @@ _COLUMNS: Final = dg.TableSchema(
             asset="market_data",
             blocking=True,
             description="Enough candles without too many holes. What is merely notable (gaps, frozen prices, wild "
-            "moves) is said and does not block.",
+            "moves) is said and does not block. The latest result is that of the series that it names.",
         )
     ],
 )
@@ -77,6 +78,7 @@ def market_data(
     `simulated` makes candles up: they prove that the machinery works, and nothing about any market.
     """
     with told_plainly():
+        settings.training()  # refuses what contradicts itself before hours are spent on candles
         history = settings.history()
         db = database.open()
         reports: dict[str, QualityReport] = {}
@@ -94,6 +96,8 @@ def market_data(
             context.add_asset_metadata(
                 {**simulated_metadata(series), **_metadata(candles, report, ingestion)}, partition_key=str(series)
             )
+            if not report.is_fit_for_training:
+                context.log.error(f"{series}: {_verdict(report)}")  # Dagster names the failed check, not its reason
     return dg.MaterializeResult(data_version=joint_version(fingerprints), check_results=[_check(reports)])
 
 
@@ -112,21 +116,22 @@ def _metadata(candles: Candles, report: QualityReport, ingestion: Ingestion) -> 
         "first_candle": moment(report.first_ms),
         "last_candle": moment(report.last_ms),
         "close": line_chart("Close", candles.open_time_ms, candles.close),
-        "coverage": report.coverage,
+        "coverage": round(report.coverage, DECIMALS),
         "missing_candles": report.n_missing,
         **({"longest_gaps": table(gaps, ("from", "missing candles"))} if gaps else {}),
-        "zero_volume_share": report.zero_volume_share,
-        "largest_move": report.largest_move,
-        "inserted": ingestion.inserted,
-        "unchanged": ingestion.unchanged,
-        "restated": ingestion.restated,
-        "quarantined": ingestion.rejected,
+        "zero_volume_share": round(report.zero_volume_share, DECIMALS),
+        "largest_move": round(report.largest_move, DECIMALS),
+        "new_candles": ingestion.inserted,
+        "unchanged_candles": ingestion.unchanged,
+        "restated_candles": ingestion.restated,
+        "quarantined_rows": ingestion.rejected,
         "fingerprint": candles.fingerprint(),
     }
 
 
 def _verdict(report: QualityReport) -> str:
-    fit = "Fit to train on." if report.is_fit_for_training else "Not fit to train on."
+    there = f"{report.n_candles:,} of {report.n_expected:,} candles are there."
+    fit = f"Fit to train on: {there}" if report.is_fit_for_training else "Not fit to train on."
     return " ".join((fit, *(problem.sentence for problem in report.problems)))
 
 
@@ -137,8 +142,4 @@ def _check(reports: dict[str, QualityReport]) -> dg.AssetCheckResult:
         passed=is_fit,
         severity=dg.AssetCheckSeverity.WARN if is_fit else dg.AssetCheckSeverity.ERROR,
         description="\n".join(f"{series}: {_verdict(report)}" for series, report in reports.items()),
-        metadata={
-            "candles": sum(report.n_candles for report in reports.values()),
-            "missing_candles": sum(report.n_missing for report in reports.values()),
-        },
     )

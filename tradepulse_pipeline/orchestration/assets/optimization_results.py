@@ -1,24 +1,42 @@
 """The search of a strategy: every trial that was made, in every train window."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 import dagster as dg
 
 from tradepulse_pipeline.backtest.result import METRIC_NAMES
 from tradepulse_pipeline.configurations.lineage import engine_hash
 from tradepulse_pipeline.database import training_jobs
+from tradepulse_pipeline.database.configurations import list_configurations
+from tradepulse_pipeline.database.connection import Database
+from tradepulse_pipeline.market.candles import Candles
+from tradepulse_pipeline.market.series import SeriesKey
+from tradepulse_pipeline.optimizers.genetic import initial_combinations
 from tradepulse_pipeline.orchestration.artifacts import Artifact
 from tradepulse_pipeline.orchestration.assets.indicators import indicators
 from tradepulse_pipeline.orchestration.failures import told_plainly
 from tradepulse_pipeline.orchestration.names import branch_name
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
-from tradepulse_pipeline.orchestration.presentation import simulated_metadata, table
+from tradepulse_pipeline.orchestration.presentation import document, place, simulated_metadata, table, written
 from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource, SettingsResource
 from tradepulse_pipeline.orchestration.tables import OPTIMIZATION_RESULTS, branch_key, read_frame, write_trials
 from tradepulse_pipeline.orchestration.training_jobs import claim_job, reporter
 from tradepulse_pipeline.strategies.base import Strategy
+from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.walk_forward import LATEST, SearchResult, search_windows
+
+#: How many of the latest window's best trials the page shows, and of their metrics which, as what, how written.
+_BEST: Final = 5
+_SHOWN: Final = (
+    ("objective", "Objective", ",.2f"),
+    ("net_profit", "Net profit", ",.2f"),
+    ("sharpe_ratio", "Sharpe ratio", ".2f"),
+    ("max_drawdown", "Maximum drawdown", ".1%"),
+    ("sample_size", "Trades", ",.0f"),
+)
 
 
 def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
@@ -43,12 +61,13 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
         artifacts: ArtifactsResource,
     ) -> dg.MaterializeResult[None]:
         with told_plainly():
-            training, db, store = settings.training(), database.open(), artifacts.open()
+            asked, db, store = settings.training(), database.open(), artifacts.open()
             all_series = series_of(context)
-            job_id = claim_job(context, db, strategy, all_series, training, settings.history())
+            job_id = claim_job(context, db, strategy, all_series, asked, settings.history())
             versions: list[str] = []
             for series in all_series:
                 stored = read_frame(store, series)
+                training = _with_earlier(asked, db, strategy, series, stored.candles)
                 found = search_windows(
                     stored.frame(strategy), strategy, training, reporter(context, db, job_id, series)
                 )
@@ -73,6 +92,25 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
     return optimization_results
 
 
+def _with_earlier(
+    training: TrainingSettings, database: Database, strategy: Strategy, series: SeriesKey, candles: Candles
+) -> TrainingSettings:
+    """Return the settings with what earlier trainings found: a genetic search starts from it."""
+    if training.search.method != "genetic":
+        return training
+    rows = list_configurations(
+        database,
+        strategy_name=strategy.name,
+        exchange=series.exchange,
+        pair=series.pair,
+        timeframe=series.timeframe.name,
+        active_only=False,
+    )
+    # What was found on later candles would tell a training on a past span its future.
+    known = [row.parameters for row in rows if row.data_end.timestamp() * 1000 <= candles.end_ms]
+    return replace(training, initial=initial_combinations(ParameterSpace(strategy.parameters), known))
+
+
 def _best_net_profit(found: SearchResult) -> float | None:
     valid = found.trials.filter(found.trials["objective"].is_not_null())
     return max(valid["net_profit"].to_list(), default=None)
@@ -81,10 +119,8 @@ def _best_net_profit(found: SearchResult) -> float | None:
 def _metadata(
     strategy: Strategy, training: TrainingSettings, found: SearchResult, artifact: Artifact
 ) -> dict[str, Any]:
-    parameters = [parameter.name for parameter in strategy.parameters]
     latest = found.trials.filter((found.trials["window"] == LATEST) & found.trials["objective"].is_not_null())
-    best = latest.sort("objective", "trial", descending=[True, False]).head(10)
-    shown = ("objective", "net_profit", "sharpe_ratio", "max_drawdown", "sample_size", *parameters)
+    best = latest.sort("objective", "trial", descending=[True, False]).head(_BEST)
     return {
         "verdict": _verdict(found),
         "dagster/row_count": found.total_trials,
@@ -93,11 +129,21 @@ def _metadata(
         "method": training.search.method,
         "objective": training.search.objective,
         "seed": training.search.seed,
-        "best_of_latest_window": table(best.iter_rows(named=True), shown),
-        "settings": dg.MetadataValue.json(training.to_json_dict()),
-        "file": dg.MetadataValue.path(artifact.url),
+        "best_of_latest_window": _side_by_side(strategy, list(best.iter_rows(named=True))),
+        "file": place(artifact.url),
         "sha256": artifact.sha256,
+        "settings": document(training.to_json_dict()),
     }
+
+
+def _side_by_side(strategy: Strategy, trials: Sequence[Mapping[str, Any]]) -> dg.MetadataValue:
+    """Return trials as the columns of a table: this way it fits the page, however many parameters there are."""
+    ranks = [f"#{rank}" for rank in range(1, len(trials) + 1)]
+    rows = [
+        {"in-sample": title, **{rank: written(trial[name], form) for rank, trial in zip(ranks, trials, strict=True)}}
+        for name, title, form in (*_SHOWN, *((p.name, p.name, "g") for p in strategy.parameters))
+    ]
+    return table(rows, ("in-sample", *ranks))
 
 
 def _verdict(found: SearchResult) -> str:

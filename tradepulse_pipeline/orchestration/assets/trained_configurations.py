@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import dagster as dg
@@ -21,7 +21,13 @@ from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.orchestration.failures import told_plainly
 from tradepulse_pipeline.orchestration.names import branch_name
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
-from tradepulse_pipeline.orchestration.presentation import metrics_table, record_figures, simulated_metadata, table
+from tradepulse_pipeline.orchestration.presentation import (
+    document,
+    metrics_table,
+    record_figures,
+    simulated_metadata,
+    table,
+)
 from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource
 from tradepulse_pipeline.orchestration.tables import (
     TRAINED_CONFIGURATIONS,
@@ -38,6 +44,45 @@ from tradepulse_pipeline.validation.record import OutOfSampleRecord
 
 if TYPE_CHECKING:
     from tradepulse_pipeline.database.connection import Connection
+
+_SQL_TYPES: Final = {
+    "UUID": "uuid",
+    "str": "text",
+    "bool": "boolean",
+    "int": "bigint",
+    "float": "double precision",
+    "datetime": "timestamptz",
+}
+#: What a column's name does not say.
+_MEANINGS: Final = {
+    "id": "What `tradepulse show` takes",
+    "pair": "BASE/QUOTE, such as BTC/USDT",
+    "lifecycle_stage": "PAPER, DISCOVERY, VALIDATION, MATURE or DECAY",
+    "is_simulated": "Trained on simulated candles",
+    "net_profit": "Out-of-sample, like all figures that follow; quote currency",
+    "max_drawdown": "Fraction of the highest equity before",
+    "win_rate": "Fraction of the trades",
+    "profit_factor": "Null without a losing trade",
+    "sample_size": "Number of trades",
+    "template": "The V3 document that a trading bot reads",
+    "data_fingerprint": "Hash of the candles that were trained on",
+    "data_start": "Open time of the first candle",
+    "data_end": "Close time of the last candle",
+    "engine_hash": "Hash of the code that computes results",
+    "settings": "What a replay repeats",
+    "n_trials": "Trials in all train windows",
+    "run_id": "Dagster's run",
+    "version": "From 1, per strategy and series",
+    "is_active": "Whether this is the latest version",
+}
+_COLUMNS: Final = dg.TableSchema(
+    columns=[
+        dg.TableColumn(
+            field.name, _SQL_TYPES.get(str(field.type).removesuffix(" | None"), "jsonb"), _MEANINGS.get(field.name)
+        )
+        for field in fields(ConfigurationRow)
+    ]
+)
 
 
 def build_trained_configurations(strategy: Strategy) -> dg.AssetsDefinition:
@@ -66,7 +111,7 @@ them. That record alone decides the lifecycle stage:
 
 A new training makes a new version; older ones are superseded, never overwritten. The V3 document is what a trading bot
 reads; what was not measured is null there.""",
-        metadata={"dagster/table_name": "tradepulse.trained_configurations"},
+        metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "tradepulse.trained_configurations"},
     )
     def trained_configurations(
         context: dg.AssetExecutionContext, database: DatabaseResource, artifacts: ArtifactsResource
@@ -90,7 +135,8 @@ reads; what was not measured is null there.""",
                 row = _store(db, job_id, series, strategy, built, trials, record, context.run.run_id)
                 versions += [stored.fingerprint, trials.artifact.sha256, lineage.engine_hash]
                 context.add_asset_metadata(
-                    {**simulated_metadata(series), **_metadata(built, row, trials, record)}, partition_key=str(series)
+                    {**simulated_metadata(series), **_metadata(strategy, built, row, trials, record)},
+                    partition_key=str(series),
                 )
         return dg.MaterializeResult(data_version=joint_version(versions))
 
@@ -148,19 +194,25 @@ def _row(built: Configuration, job_id: UUID) -> ConfigurationRow:
 
 
 def _metadata(
-    built: Configuration | None, row: ConfigurationRow | None, trials: StoredTrials, record: OutOfSampleRecord
+    strategy: Strategy,
+    built: Configuration | None,
+    row: ConfigurationRow | None,
+    trials: StoredTrials,
+    record: OutOfSampleRecord,
 ) -> dict[str, Any]:
     if built is None or row is None:
         return {"verdict": f"No configuration. {why_no_configuration(record, trials.training)}"}
-    parameters = [{"parameter": name, "value": value} for name, value in built.parameters.items()]
+    parameters = [
+        {"parameter": p.name, "value": f"{built.parameters[p.name]:g}", "unit": p.unit} for p in strategy.parameters
+    ]
     return {
         "verdict": f"{built.lifecycle_stage}: {built.stage_reason}",
         "metrics": metrics_table(record),
-        "parameters": table(parameters, ("parameter", "value")),
+        "parameters": table(parameters, ("parameter", "value", "unit")),
         "configuration_id": str(built.id),
         "version": row.version,
         "lifecycle_stage": built.lifecycle_stage,
         **record_figures(record),
-        "v3": dg.MetadataValue.json(built.template),
         "on_the_command_line": f"tradepulse show {built.id}",
+        "v3_document": document(built.template),
     }

@@ -1,18 +1,19 @@
 """What the best parameters of each train window did on the candles after it."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 import numpy as np
 
 from tradepulse_pipeline.market.series import MS_PER_DAY, SeriesKey
-from tradepulse_pipeline.market.sources.times import iso_utc
 from tradepulse_pipeline.orchestration.failures import told_plainly
 from tradepulse_pipeline.orchestration.names import branch_name
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
 from tradepulse_pipeline.orchestration.presentation import (
     line_chart,
     metrics_table,
+    place,
     record_figures,
     simulated_metadata,
     table,
@@ -97,8 +98,8 @@ refused.""",
                     {
                         **simulated_metadata(series),
                         **_metadata(series, record),
-                        "trades": dg.MetadataValue.path(trades.url),
-                        "days": dg.MetadataValue.path(daily.url),
+                        "trades": place(trades.url),
+                        "days": place(daily.url),
                     },
                     partition_key=str(series),
                 )
@@ -112,24 +113,30 @@ def _metadata(series: SeriesKey, record: OutOfSampleRecord) -> dict[str, Any]:
     windows = [
         {
             "window": result.window,
-            "test from": iso_utc(result.test_start_ms),
-            "test to": iso_utc(result.test_end_ms),
-            "status": result.status,
+            "test from": _day(result.test_start_ms),
+            "test to": _day(result.test_end_ms),
             "trades": written(result.out_of_sample and result.out_of_sample.sample_size, ".0f"),
             "net profit": written(result.out_of_sample and result.out_of_sample.net_profit, ",.2f"),
-            "Sharpe ratio": written(result.out_of_sample and result.out_of_sample.sharpe_ratio, ".2f"),
-            "in-sample Sharpe ratio": written(result.chosen.in_sample.sharpe_ratio if result.chosen else None, ".2f"),
+            "Sharpe": written(result.out_of_sample and result.out_of_sample.sharpe_ratio, ".2f"),
+            "in-sample": written(result.chosen.in_sample.sharpe_ratio if result.chosen else None, ".2f"),
+            "status": result.status,
         }
         for result in record.windows
     ]
+    is_routine = all(result.status == "judged" for result in record.windows)
+    columns = [name for name in windows[0] if name != "status" or not is_routine]
     return {
         "verdict": verdict(series, record),
         "metrics": metrics_table(record),
-        "windows": table(windows, tuple(windows[0])),
+        "windows": table(windows, columns),
         "equity": line_chart("Equity over the test windows", days, record.daily["equity"].to_numpy()),
         "dagster/row_count": record.trades.height,
         **record_figures(record),
     }
+
+
+def _day(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).date().isoformat()
 
 
 def verdict(series: SeriesKey, record: OutOfSampleRecord) -> str:
