@@ -194,11 +194,11 @@ def test_a_training_that_is_terminated_in_the_web_ui_is_cancelled_in_the_databas
 def test_wrong_settings_are_refused_at_the_launch(server):
     parameters = {
         "selector": {**REPOSITORY, "jobName": JOB},
-        "runConfigData": {"resources": {"settings": {"config": {"method": "genetic"}}}},
+        "runConfigData": {"resources": {"settings": {"config": {"method": "annealing"}}}},
         "mode": "default",
     }
     query = """mutation ($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) { __typename
         ... on RunConfigValidationInvalid { errors { message } } } }"""
     refused = server.ask(query, parameters=parameters)["launchRun"]
     assert refused["__typename"] == "RunConfigValidationInvalid"
-    assert "genetic" in refused["errors"][0]["message"]
+    assert "annealing" in refused["errors"][0]["message"]
