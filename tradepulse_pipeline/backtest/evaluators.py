@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol, TypeVar
@@ -139,9 +140,8 @@ class TabledEvaluator(PlainEvaluator):
         start, stop = checked_window(window, self._frame)
         metrics = np.empty((len(combinations), N_METRICS), dtype=np.float64)
         block_sums = np.zeros((len(combinations), n_blocks), dtype=np.float64)
-        indices = self.space.indices(combinations)
-        exits = self._exit.of(indices)
-        signals, signal_of = np.unique(self._signal.of(indices), return_inverse=True)
+        exits = self._exit.of(combinations)
+        signals, signal_of = np.unique(self._signal.of(combinations), return_inverse=True)
         for first in range(0, len(signals), _SETS_PER_CHUNK):
             chunk = slice(first, first + _SETS_PER_CHUNK)
             if self.nbytes > self._memory_limit:
@@ -241,15 +241,21 @@ class _SubSpace:
     """The part of a space that the parameters of one kind span, with its own numbers."""
 
     def __init__(self, space: ParameterSpace, kind: str) -> None:
-        positions = [k for k, parameter in enumerate(space.parameters) if parameter.kind == kind]
-        self._positions: Final = positions
-        self._space: Final = ParameterSpace(tuple(space.parameters[k] for k in positions))
+        self._space: Final = ParameterSpace(tuple(p for p in space.parameters if p.kind == kind))
+        sizes = [len(p.grid) if p.kind == kind else 1 for p in space.parameters]
+        #: For each parameter: its stride and size in the whole space, and its stride here (0: not of this kind).
+        self._strides: Final = [
+            (math.prod(space.shape[k + 1 :]), space.shape[k], math.prod(sizes[k + 1 :]) if sizes[k] > 1 else 0)
+            for k in range(len(sizes))
+        ]
 
-    def of(self, indices: IntArray) -> IntArray:
-        """Return the numbers of the sets, shape (n,), for grid indices of the whole space, (n, n_parameters)."""
-        if not self._positions:
-            return np.zeros(len(indices), dtype=np.int64)
-        return self._space.combinations(indices[:, self._positions])
+    def of(self, combinations: IntArray) -> IntArray:
+        """Return the numbers of the sets in this space, shape (n,), for combinations of the whole space, (n,)."""
+        numbers = np.zeros(len(combinations), dtype=np.int64)
+        for stride, size, own_stride in self._strides:
+            if own_stride:
+                numbers += combinations // stride % size * own_stride
+        return numbers
 
     def columns(self, numbers: IntArray) -> dict[str, FloatArray]:
         """Return the parameter sets of some numbers, as columns of shape (n,)."""

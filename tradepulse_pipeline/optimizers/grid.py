@@ -9,7 +9,7 @@ import numpy as np
 from tradepulse_pipeline.market.candles import FloatArray, IntArray
 
 #: Combinations asked for at a time.
-CHUNK: Final = 65_536
+CHUNK: Final = 262_144
 
 
 class GridOptimizer:

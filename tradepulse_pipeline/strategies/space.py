@@ -44,5 +44,8 @@ class ParameterSpace:
 
     def columns(self, combinations: IntArray) -> dict[str, FloatArray]:
         """Return one column of values per parameter, each of shape (n,)."""
-        indices = self.indices(combinations)
-        return {p.name: np.array(p.grid, dtype=np.float64)[indices[:, k]] for k, p in enumerate(self.parameters)}
+        positions = np.unravel_index(combinations, self.shape)
+        return {
+            p.name: np.array(p.grid, dtype=np.float64)[position]
+            for p, position in zip(self.parameters, positions, strict=True)
+        }
