@@ -63,7 +63,7 @@ def run_backtest(
     bars, columns = bars_of(frame), DecisionColumns(*(getattr(decisions, name) for name in DecisionColumns._fields))
     capital = account_of(account)
     if initial_capital is not None:
-        capital = capital._replace(initial_capital=initial_capital)
+        capital = capital._replace(initial_capital=float(initial_capital))
     first, last = np.searchsorted(decisions.bar, (start, stop))
     trades = _empty_trades(int(last - first))
     equity = np.empty(stop - start, dtype=np.float64)

@@ -72,7 +72,7 @@ class Decisions:
 
         return cls(
             np.ascontiguousarray(bar, dtype=np.int64),
-            np.ascontiguousarray(np.broadcast_to(side, (n,)), dtype=np.int64),
+            np.array(np.broadcast_to(side, (n,)), dtype=np.int64),
             price(stop_anchor),
             price(stop_unit),
             price(target_anchor),
