@@ -110,7 +110,7 @@ def run_training(
                 job_code_origin=job.get_python_origin(),
             )
             run_id = run.run_id
-            outcome = _outcome(execute_run(job, run, instance))
+            outcome = _outcome(execute_run(job, run, instance), series)
     except BaseException as error:
         status: Literal["failed", "cancelled"] = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed"
         end_series(DatabaseResource().open(), job_id, series, run_id, status, str(error) or None)
@@ -139,9 +139,10 @@ def _web_origin(project: Path, job_name: str) -> RemoteJobOrigin:
     return RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME).get_job_origin(job_name)
 
 
-def _outcome(result: JobExecutionResult) -> RunOutcome:
+def _outcome(result: JobExecutionResult, series: SeriesKey) -> RunOutcome:
     cancelled = result.dagster_run.status is dg.DagsterRunStatus.CANCELED
-    error = None if result.success or cancelled else _why_it_failed(result)
+    # A check names the series that it is about; who runs one series knows.
+    error = None if result.success or cancelled else _why_it_failed(result).removeprefix(f"{series}: ")
     return RunOutcome(run_id=result.run_id, success=result.success, error=error, cancelled=cancelled)
 
 
