@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from typing import TYPE_CHECKING, Final
 
 from tradepulse_pipeline.cli.console import warn
@@ -20,20 +18,11 @@ _REASON: Final = "The process that trained was killed."
 #: Open jobs that are looked at.
 _MOST_JOBS: Final = 1_000
 
-#: Seconds by which a process's start time may seem to move when the clock is set.
-_CLOCK_SLACK: Final = 60.0
-
-
-def this_process() -> dict[str, str | int | float]:
-    """Return host, id and start time of this process, which tell it from a later one with the same id."""
-    import psutil
-
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-
 
 def mark_interrupted_jobs(settings: Settings, database: Database) -> None:
     """Mark what processes that are gone left open: jobs of commands, and runs of the web UI's workers."""
     from tradepulse_pipeline.database.training_jobs import get, list_jobs, mark_interrupted, running_run_ids
+    from tradepulse_pipeline.processes import is_gone
 
     open_jobs = [
         job for status in ("pending", "running") for job in list_jobs(database, status=status, limit=_MOST_JOBS)
@@ -41,25 +30,13 @@ def mark_interrupted_jobs(settings: Settings, database: Database) -> None:
     if not open_jobs:
         return
     _end_gone_runs(settings, database, running_run_ids(database))
-    mark_interrupted(database, _REASON, job_ids=[job.id for job in open_jobs if _is_gone(job.config.get(PROCESS_KEY))])
+    mark_interrupted(
+        database, _REASON, job_ids=[job.id for job in open_jobs if is_gone(job.config.get(PROCESS_KEY, ""))]
+    )
     for job in open_jobs:
         ended = get(database, job.id)
         if ended.status not in ("pending", "running"):
             warn(f"Training job {str(job.id)[:8]} was left open by a process that is gone: marked as {ended.status}.")
-
-
-def _is_gone(process: dict[str, str | int | float] | None) -> bool:
-    """Whether a process of this host has ended; of other hosts nothing can be said."""
-    import psutil
-
-    if process is None or process["host"] != socket.gethostname():
-        return False
-    try:
-        found = psutil.Process(int(process["pid"]))
-        is_alive = found.status() != psutil.STATUS_ZOMBIE
-        return not is_alive or abs(found.create_time() - float(process["started"])) > _CLOCK_SLACK
-    except psutil.NoSuchProcess:
-        return True
 
 
 def _end_gone_runs(settings: Settings, database: Database, run_ids: list[str]) -> None:

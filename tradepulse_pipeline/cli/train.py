@@ -237,8 +237,9 @@ def _train_all(
         With the exit code of an interrupted command.
     """
     import tradepulse_pipeline
-    from tradepulse_pipeline.cli.interrupted import PROCESS_KEY, this_process
+    from tradepulse_pipeline.cli.interrupted import PROCESS_KEY
     from tradepulse_pipeline.database import training_jobs
+    from tradepulse_pipeline.processes import this_process
 
     job_id = training_jobs.create(
         database,

@@ -12,7 +12,8 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.in_process import InProcessExecutor
 
-from tradepulse_pipeline.orchestration.launcher import PROCESS_TAG, process_tag
+from tradepulse_pipeline.orchestration.launcher import PROCESS_TAG
+from tradepulse_pipeline.processes import this_process
 
 
 class CancellableExecutor(InProcessExecutor):
@@ -24,7 +25,7 @@ class CancellableExecutor(InProcessExecutor):
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
         """Run all steps of the plan."""
-        plan_context.instance.add_run_tags(plan_context.run_id, {PROCESS_TAG: process_tag()})
+        plan_context.instance.add_run_tags(plan_context.run_id, {PROCESS_TAG: this_process()})
         try:
             yield from super().execute(plan_context, execution_plan)
         except (KeyboardInterrupt, DagsterExecutionInterruptedError):

@@ -22,9 +22,10 @@ from tradepulse_pipeline.market.history import HistorySettings
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.optimizers.settings import SearchSettings
 from tradepulse_pipeline.orchestration.launch import open_instance, run_training
-from tradepulse_pipeline.orchestration.launcher import PROCESS_TAG, LocalRunLauncher, process_tag
+from tradepulse_pipeline.orchestration.launcher import PROCESS_TAG, LocalRunLauncher
 from tradepulse_pipeline.orchestration.resources import DatabaseResource
 from tradepulse_pipeline.orchestration.training_jobs import end_job
+from tradepulse_pipeline.processes import this_process
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.windows import WindowSettings
 
@@ -160,7 +161,7 @@ class TestARunWhoseProcessIsGone:
         return LocalRunLauncher().check_run_worker_health(run).status
 
     def test_a_live_process_is_running(self):
-        assert self.status(process_tag()) is WorkerStatus.RUNNING
+        assert self.status(this_process()) is WorkerStatus.RUNNING
 
     def test_a_killed_one_is_not_even_before_its_parent_has_noticed(self):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -174,7 +175,7 @@ class TestARunWhoseProcessIsGone:
         assert self.status(tag) is WorkerStatus.FAILED
 
     def test_another_process_with_its_number_is_not_it(self):
-        host, pid, created = process_tag().split("/")
+        host, pid, created = this_process().split("/")
         assert self.status(f"{host}/{pid}/{float(created) - 3_600}") is WorkerStatus.FAILED
 
     def test_a_process_on_another_machine_cannot_be_judged_from_here(self):
