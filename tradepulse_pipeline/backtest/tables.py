@@ -54,6 +54,14 @@ def with_day(days: Days, value: float, reciprocal: FloatArray) -> Days:
     )
 
 
+@njit(cache=True, nogil=True, inline="always")
+def add_to_block(block_sums: FloatArray, day: int, n_days: int, value: float) -> None:
+    """Add a day's return to the sum of its block, one of equally many days each; nothing where there are no blocks."""
+    n_blocks = block_sums.shape[0]
+    if n_blocks > 0:
+        block_sums[day * n_blocks // n_days] += value
+
+
 @njit(cache=True, nogil=True)
 def first_at_or_after(bar: IntArray, decisions: IndexArray, first: int, last: int, start: int) -> int:
     """Return where in ``decisions[first:last]`` bars at or after ``start`` begin."""
@@ -86,7 +94,6 @@ def hop(
     block_sums: FloatArray,
 ) -> None:
     """Write the metrics of one combination over bars ``[start, stop)``, and its daily returns summed by block."""
-    n_blocks = block_sums.shape[0]
     first_day = day_of_bar[start]
     n_days = day_of_bar[stop - 1] - first_day + 1
     equity, peak, drawdown = 1.0, 1.0, 0.0
@@ -137,8 +144,7 @@ def hop(
         if entry_day != today:
             if today >= 0:
                 days = with_day(days, growth - 1.0, reciprocal)
-                if n_blocks > 0:
-                    block_sums[(today - first_day) * n_blocks // n_days] += growth - 1.0
+                add_to_block(block_sums, today - first_day, n_days, growth - 1.0)
             today, growth = entry_day, 1.0
         if outcome.parts < 0:
             growth *= 1.0 + outcome.gain
@@ -146,16 +152,14 @@ def hop(
             growth *= cut_parts[0] if is_cut else table.parts[outcome.parts]
             for part in range(outcome.parts + 1, outcome.parts + 1 + outcome.exit_day - entry_day):
                 days = with_day(days, growth - 1.0, reciprocal)
-                if n_blocks > 0:
-                    block_sums[(today - first_day) * n_blocks // n_days] += growth - 1.0
+                add_to_block(block_sums, today - first_day, n_days, growth - 1.0)
                 today += 1
                 growth = cut_parts[part] if is_cut else table.parts[part]
     metrics[:] = 0.0
     if n_trades == 0:
         return
     days = with_day(days, growth - 1.0, reciprocal)
-    if n_blocks > 0:
-        block_sums[(today - first_day) * n_blocks // n_days] += growth - 1.0
+    add_to_block(block_sums, today - first_day, n_days, growth - 1.0)
     mean = days.mean * days.n / n_days
     squares = days.squares + days.mean * mean * (n_days - days.n)
     deviation = np.sqrt(squares / (n_days - 1)) if n_days > 1 else 0.0
