@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     minimum_trades: int = Field(_SEARCH.minimum_trades, description="Trades that a trial needs to be valid.")
     seed: int = Field(_SEARCH.seed, description="Seed of every random draw.")
     workers: int = Field(_SEARCH.workers, description="Threads that evaluate trials; 0: one per core.")
+    memory_limit_mib: int = Field(
+        _SEARCH.memory_limit_mib, description="Mebibytes that the tables of decisions and outcomes may hold."
+    )
     max_runtime_seconds: float = Field(_SEARCH.max_runtime_seconds, description="Limit of a search; 0: none.")
 
     max_combinations: int = Field(_SEARCH.max_combinations, description="Largest search that is started, in trials.")

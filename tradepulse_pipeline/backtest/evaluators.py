@@ -57,10 +57,6 @@ class Evaluator(Protocol):
         """Return the metrics of each combination, shape (n, n_metrics), in the order of ``Metrics``."""
         ...
 
-    def run(self, combination: int, window: BarRange, *, initial_capital: float | None = None) -> BacktestResult:
-        """Return trades, equity and metrics of one combination."""
-        ...
-
 
 class PlainEvaluator:
     """Evaluates each combination by walking its bars: slow, and the measure of the other."""
@@ -152,6 +148,10 @@ class TabledEvaluator(PlainEvaluator):
             rows = np.flatnonzero(is_here) if len(signals) > _SETS_PER_CHUNK else np.arange(len(combinations))
             self._hop(rows, exits[rows], spans[signal_of[rows] - first], BarRange(start, stop), metrics, block_sums)
         return metrics, block_sums
+
+    def block_sums(self, combinations: IntArray, n_blocks: int) -> FloatArray:
+        """Return the sums of daily returns over ``n_blocks`` equal blocks of all days, shape (n, n_blocks)."""
+        return self.evaluate_blocks(combinations, BarRange(0, len(self._frame)), n_blocks)[1]
 
     @property
     def nbytes(self) -> int:

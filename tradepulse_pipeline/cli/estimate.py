@@ -76,6 +76,7 @@ def estimate(
     max_combinations: opt.MaxCombinations = None,
     seed: opt.Seed = None,
     workers: opt.Workers = None,
+    memory_limit_mib: opt.MemoryLimit = None,
     scheme: opt.Scheme = None,
     train_days: opt.TrainDays = None,
     test_days: opt.TestDays = None,

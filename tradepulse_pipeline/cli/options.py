@@ -108,6 +108,7 @@ MaxCombinations = Annotated[str | None, setting("max_combinations", "--max-combi
 MaxRuntime = Annotated[str | None, setting("max_runtime_seconds", "--max-runtime", SEARCH, "SECONDS")]
 Seed = Annotated[str | None, setting("seed", "--seed", SEARCH, "INTEGER")]
 Workers = Annotated[str | None, setting("workers", "--workers", SEARCH, "THREADS")]
+MemoryLimit = Annotated[str | None, setting("memory_limit_mib", "--memory-limit", SEARCH, "MEBIBYTES")]
 
 Scheme = Annotated[str | None, setting("scheme", "--scheme", WINDOWS, "NAME", note=_one_of(SCHEMES))]
 TrainDays = Annotated[str | None, setting("train_days", "--train-days", WINDOWS, "DAYS")]

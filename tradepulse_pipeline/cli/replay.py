@@ -61,7 +61,7 @@ def replay(
         f"Repeating {row.id} on {series}{marked(series.exchange)}", is_first_run=not engine_is_compiled()
     ) as listener:
         found = search_windows(frame, strategy, training, listener)
-        record = judge_windows(frame, strategy, training, found.trials, listener)
+        record = judge_windows(frame, strategy, training, found, listener)
     lineage = collect_lineage(candles, strategy, training, n_trials=record.total_trials, run_id=row.run_id)
     repeated = build_configuration(series, strategy, training, record, lineage, datetime.now(UTC))
     if repeated is None:

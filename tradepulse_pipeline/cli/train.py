@@ -72,6 +72,7 @@ def train(
     max_runtime_seconds: opt.MaxRuntime = None,
     seed: opt.Seed = None,
     workers: opt.Workers = None,
+    memory_limit_mib: opt.MemoryLimit = None,
     scheme: opt.Scheme = None,
     train_days: opt.TrainDays = None,
     test_days: opt.TestDays = None,

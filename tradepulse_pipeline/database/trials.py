@@ -1,4 +1,4 @@
-"""Searches and their trials: the best as rows, all of them in a Parquet file that is named here with its hash."""
+"""Searches and their trials: the best as rows, all of them in Parquet files that are named here with their hash."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tradepulse_pipeline.database.connection import Connection
 
-_INDEX_COLUMNS: Final = ("window", "trial", "combination", "objective")
+_INDEX_COLUMNS: Final = ("window", "rank", "trial", "combination", "objective")
 
 _RECORD: Final = """
     INSERT INTO searches (training_job_id, strategy_name, exchange, pair, timeframe, run_id,
@@ -57,7 +57,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """One run's search over one series, and the file of all its trials."""
+    """One run's search over one series, and the folder of all its trials."""
 
     id: int
     training_job_id: UUID
@@ -70,27 +70,15 @@ class Search:
     created_at: datetime
 
 
-def best_of(trials: pl.DataFrame, per_window: int = 20) -> list[Trial]:
-    """Return the ``per_window`` best valid trials of each window; of equal objectives the earlier trial is better.
+def best_of(best: pl.DataFrame) -> list[Trial]:
+    """Return the rows of a search's best trials, as they are stored.
 
     Parameters
     ----------
-    trials : polars.DataFrame
-        One row per trial: ``window``, ``trial``, ``combination``, ``objective`` (null where the trial is invalid), one
-        column per metric, and one per parameter.
-    per_window : int
-        Trials to keep of each window at most.
+    best : polars.DataFrame
+        ``window``, ``rank``, ``trial``, ``combination``, ``objective``, one column per metric, and one per parameter.
     """
-    import polars as pl
-
-    parameters = [name for name in trials.columns if name not in (*_INDEX_COLUMNS, *METRIC_NAMES)]
-    metrics = [name for name in METRIC_NAMES if name in trials.columns]
-    best = (
-        trials.filter(pl.col("objective").cast(pl.Float64).is_finite())
-        .sort(["window", "objective", "trial"], descending=[False, True, False])
-        .with_columns(rank=pl.int_range(1, pl.len() + 1).over("window"))
-        .filter(pl.col("rank") <= per_window)
-    )
+    parameters = [name for name in best.columns if name not in (*_INDEX_COLUMNS, *METRIC_NAMES)]
     return [
         Trial(
             window_index=row["window"],
@@ -98,7 +86,7 @@ def best_of(trials: pl.DataFrame, per_window: int = 20) -> list[Trial]:
             combination=row["combination"],
             objective=row["objective"],
             parameters={name: row[name] for name in parameters},
-            metrics={name: finite_or_none(row[name]) for name in metrics},
+            metrics={name: finite_or_none(row[name]) for name in METRIC_NAMES},
         )
         for row in best.iter_rows(named=True)
     ]
@@ -118,7 +106,7 @@ def record_search(
 ) -> int:
     """Record a search in the caller's transaction and return its id; recording it again replaces what was there.
 
-    ``trials_path`` names the Parquet file of all ``n_trials`` trials, ``trials_sha256`` is the hash of its bytes.
+    ``trials_path`` names the folder with all ``n_trials`` trials, ``trials_sha256`` is the hash of its files.
     """
     row = connection.execute(
         _RECORD,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from tradepulse_pipeline.optimizers.deadline import Deadline
 from tradepulse_pipeline.optimizers.genetic import GeneticOptimizer
 from tradepulse_pipeline.optimizers.grid import GridOptimizer
 from tradepulse_pipeline.optimizers.objective import best_trial, objective_values
+from tradepulse_pipeline.optimizers.pace import Pace
 from tradepulse_pipeline.optimizers.random import RandomOptimizer
 from tradepulse_pipeline.optimizers.settings import SearchSettings
 from tradepulse_pipeline.optimizers.tpe import TpeOptimizer
@@ -29,21 +31,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trials:
-    """All trials of one search, in the order in which they were made.
+    """Trials of one search, in the order in which they were made.
 
     Attributes
     ----------
     combination : int64 array of shape (n_trials,)
     metrics : float64 array of shape (n_trials, n_metrics), in the order of ``Metrics``
     objective : float64 array of shape (n_trials,), NaN for an invalid trial
-    is_complete : bool
-        False when the time was over before all planned trials were made.
     """
 
     combination: IntArray
     metrics: FloatArray
     objective: FloatArray
-    is_complete: bool
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return no trials."""
+        return cls(combination=NO_MORE, metrics=np.empty((0, len(METRIC_NAMES))), objective=np.empty(0))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return the trials of all ``parts``, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        every = [cls.none(), *parts]
+        return cls(
+            **{name: np.concatenate([getattr(part, name) for part in every]) for name in cls.__dataclass_fields__}
+        )
+
+    def take(self, rows: IntArray | slice) -> Self:
+        """Return the trials of some rows, in that order."""
+        return type(self)(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
 
     def __len__(self) -> int:
         return len(self.combination)
@@ -63,10 +81,30 @@ def search(
     on_progress: ProgressListener = ignore_progress,
     initial: IntArray = NO_MORE,
 ) -> Trials:
-    """Search the evaluator's space over the bars of ``window``; every trial is kept.
+    """Return all trials of ``search_batches`` together."""
+    return Trials.joined(
+        list(
+            search_batches(
+                evaluator, window, settings, deadline=deadline, pace=Pace(), on_progress=on_progress, initial=initial
+            )
+        )
+    )
 
-    The deadline is looked at between batches: a search never breaks off in the middle of one. A genetic
-    search starts from the combinations in ``initial``.
+
+def search_batches(
+    evaluator: Evaluator,
+    window: BarRange,
+    settings: SearchSettings,
+    *,
+    deadline: Deadline,
+    pace: Pace,
+    on_progress: ProgressListener = ignore_progress,
+    initial: IntArray = NO_MORE,
+) -> Iterator[Trials]:
+    """Search the evaluator's space over the bars of ``window``; yield the trials as they are made.
+
+    The pace says how many are evaluated between two looks at the deadline; no trial depends on it. A genetic search
+    starts from the combinations in ``initial``.
 
     Raises
     ------
@@ -76,28 +114,24 @@ def search(
     check_limit(evaluator.space, settings)
     optimizer = make_optimizer(evaluator.space, settings, initial)
     planned = settings.planned_trials(evaluator.space.size)
-    combination: list[IntArray] = [np.empty(0, dtype=np.int64)]
-    metrics: list[FloatArray] = [np.empty((0, len(METRIC_NAMES)))]
-    objective: list[FloatArray] = [np.empty(0)]
     done, best = 0, -np.inf
     while not deadline.has_passed and len(batch := optimizer.ask()):
-        combination.append(batch)
-        metrics.append(evaluator.evaluate(batch, window))
-        objective.append(
-            objective_values(metrics[-1], objective=settings.objective, minimum_trades=settings.minimum_trades)
-        )
-        optimizer.tell(batch, objective[-1])
-        done += len(batch)
-        best = max(best, float(np.nanmax(objective[-1], initial=-np.inf)))
-        on_progress(
-            Progress(phase="search", done=done, total=planned, unit="trials", best=best if np.isfinite(best) else None)
-        )
-    return Trials(
-        combination=np.concatenate(combination),
-        metrics=np.concatenate(metrics),
-        objective=np.concatenate(objective),
-        is_complete=done == planned,
-    )
+        scored: list[FloatArray] = []
+        for part in pace.parts(batch):
+            if scored and deadline.has_passed:
+                return
+            metrics = evaluator.evaluate(part, window)
+            objective = objective_values(metrics, objective=settings.objective, minimum_trades=settings.minimum_trades)
+            scored.append(objective)
+            done += len(part)
+            best = max(best, float(np.nanmax(objective, initial=-np.inf)))
+            on_progress(
+                Progress(
+                    phase="search", done=done, total=planned, unit="trials", best=best if np.isfinite(best) else None
+                )
+            )
+            yield Trials(combination=part, metrics=metrics, objective=objective)
+        optimizer.tell(batch, np.concatenate(scored))
 
 
 def check_limit(space: ParameterSpace, settings: SearchSettings) -> None:

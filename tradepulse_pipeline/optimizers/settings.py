@@ -38,6 +38,8 @@ class SearchSettings:
     seed: int = 0
     #: Threads that evaluate trials, 0 for one per core. No result depends on it.
     workers: int = 0
+    #: Mebibytes that the tables of decisions and outcomes may hold before they are begun anew. No result depends on it.
+    memory_limit_mib: int = 1_024
     #: Time for all searches of a training together, 0 for no limit.
     max_runtime_seconds: float = 0.0
     #: Largest number of trials that one search may make.
@@ -50,7 +52,7 @@ class SearchSettings:
             raise one_of("objective", self.objective, OBJECTIVES)
         if self.budget is not None and self.budget < 1:
             raise InvalidInputError(f"budget: found {self.budget}, expected at least 1 trial, or none for the default.")
-        for name, least in (("minimum_trades", 1), ("workers", 0), ("max_combinations", 1)):
+        for name, least in (("minimum_trades", 1), ("workers", 0), ("memory_limit_mib", 1), ("max_combinations", 1)):
             if getattr(self, name) < least:
                 raise InvalidInputError(
                     f"{name}: found {getattr(self, name)}, expected a whole number of at least {least}."

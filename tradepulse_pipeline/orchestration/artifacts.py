@@ -9,8 +9,9 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tradepulse_pipeline.errors import TradePulseError
 from tradepulse_pipeline.market.series import SeriesKey
@@ -62,16 +63,7 @@ class ArtifactStore:
         ArtifactError
             If it cannot be written; the old file, if any, is still whole.
         """
-        url = self.url(asset, series)
-        content = _sealed(table, metadata)
-        try:
-            _replace_file(url, content)
-        except OSError as error:
-            raise ArtifactError(
-                f"Could not write {url} ({len(content)} bytes): {error}. What was there before is untouched; free some "
-                "space or set artifacts_url to another place, and run it again."
-            ) from error
-        return Artifact(url=url, sha256=hashlib.sha256(content).hexdigest(), n_bytes=len(content), n_rows=table.height)
+        return _write(self.url(asset, series), table, metadata)
 
     def read_parquet(self, asset: Sequence[str], series: SeriesKey) -> tuple[pl.DataFrame, dict[str, str], Artifact]:
         """Return the table, the metadata that was written with it, and which file that was.
@@ -81,25 +73,91 @@ class ArtifactStore:
         ArtifactError
             If there is no such file, or its seal does not match its bytes.
         """
-        import fsspec
-        import polars as pl
+        return _read(self.url(asset, series), "/".join(asset), series)
 
-        url, name = self.url(asset, series), "/".join(asset)
-        filesystem, path = fsspec.core.url_to_fs(url)
-        try:
-            content = bytes(filesystem.cat_file(path))
-        except FileNotFoundError:
-            raise ArtifactError(f"{name} of {series}: no file {url}. Materialize {name} for {series} first.") from None
-        if not _is_whole(content):
-            raise ArtifactError(
-                f"{name} of {series}: the file {url} is damaged: its bytes do not match its seal. Materialize {name} "
-                f"for {series} again."
-            )
-        metadata = pl.read_parquet_metadata(io.BytesIO(content))
-        table = pl.read_parquet(io.BytesIO(content))
-        kept = {key: value for key, value in metadata.items() if key not in (_SEAL, "ARROW:schema")}
-        digest = hashlib.sha256(content).hexdigest()
-        return table, kept, Artifact(url=url, sha256=digest, n_bytes=len(content), n_rows=table.height)
+    def folder(self, asset: Sequence[str], series: SeriesKey, *parts: str) -> ArtifactFolder:
+        """Return the folder ``…/optimization_results/binance_BTC-USDT_5m/parts…`` for tables in many files."""
+        url = "/".join((self.url(asset, series).removesuffix(".parquet"), *parts))
+        return ArtifactFolder(url, "/".join(asset), series)
+
+
+class ArtifactFolder:
+    """Parquet files of one asset and series that belong together, each as sealed and atomic as a single one."""
+
+    def __init__(self, url: str, asset: str, series: SeriesKey) -> None:
+        self.url: Final = url
+        self._asset: Final = asset
+        self._series: Final = series
+
+    def folder(self, name: str) -> ArtifactFolder:
+        """Return a folder in this one."""
+        return ArtifactFolder(f"{self.url}/{name}", self._asset, self._series)
+
+    def write_parquet(self, name: str, table: pl.DataFrame, metadata: Mapping[str, str]) -> Artifact:
+        """Write ``name``; see :meth:`ArtifactStore.write_parquet`."""
+        return _write(f"{self.url}/{name}", table, metadata)
+
+    def read_parquet(self, name: str) -> tuple[pl.DataFrame, dict[str, str], Artifact]:
+        """Read ``name``; see :meth:`ArtifactStore.read_parquet`."""
+        return _read(f"{self.url}/{name}", self._asset, self._series)
+
+    def names(self) -> list[str]:
+        """Return the names of what lies in the folder, sorted; none if there is no such folder."""
+        filesystem, path = _filesystem(self.url)
+        if not filesystem.isdir(path):
+            return []
+        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in filesystem.ls(path, detail=False))
+
+    def age(self) -> timedelta:
+        """Return how long ago its newest file was written; as good as forever if there is none."""
+        filesystem, path = _filesystem(self.url)
+        times = [filesystem.modified(file) for file in filesystem.find(path)]
+        return datetime.now(UTC) - max(times) if times else timedelta.max
+
+    def remove(self) -> None:
+        """Remove the folder and all that lies in it, if it is there."""
+        filesystem, path = _filesystem(self.url)
+        if filesystem.exists(path):
+            filesystem.rm(path, recursive=True)
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    filesystem, path = fsspec.core.url_to_fs(url)
+    return filesystem, path
+
+
+def _write(url: str, table: pl.DataFrame, metadata: Mapping[str, str]) -> Artifact:
+    content = _sealed(table, metadata)
+    try:
+        _replace_file(url, content)
+    except OSError as error:
+        raise ArtifactError(
+            f"Could not write {url} ({len(content)} bytes): {error}. What was there before is untouched; free some "
+            "space or set artifacts_url to another place, and run it again."
+        ) from error
+    return Artifact(url=url, sha256=hashlib.sha256(content).hexdigest(), n_bytes=len(content), n_rows=table.height)
+
+
+def _read(url: str, name: str, series: SeriesKey) -> tuple[pl.DataFrame, dict[str, str], Artifact]:
+    import polars as pl
+
+    filesystem, path = _filesystem(url)
+    try:
+        content = bytes(filesystem.cat_file(path))
+    except FileNotFoundError:
+        raise ArtifactError(f"{name} of {series}: no file {url}. Materialize {name} for {series} first.") from None
+    if not _is_whole(content):
+        raise ArtifactError(
+            f"{name} of {series}: the file {url} is damaged: its bytes do not match its seal. Materialize {name} "
+            f"for {series} again."
+        )
+    metadata = pl.read_parquet_metadata(io.BytesIO(content))
+    table = pl.read_parquet(io.BytesIO(content))
+    kept = {key: value for key, value in metadata.items() if key not in (_SEAL, "ARROW:schema")}
+    digest = hashlib.sha256(content).hexdigest()
+    return table, kept, Artifact(url=url, sha256=digest, n_bytes=len(content), n_rows=table.height)
 
 
 def _sealed(table: pl.DataFrame, metadata: Mapping[str, str]) -> bytes:
@@ -121,10 +179,9 @@ def _with_seal(content: bytes, seal: bytes) -> bytes:
 
 
 def _replace_file(url: str, content: bytes) -> None:
-    import fsspec
     from fsspec.implementations.local import LocalFileSystem
 
-    filesystem, path = fsspec.core.url_to_fs(url)
+    filesystem, path = _filesystem(url)
     if not isinstance(filesystem, LocalFileSystem):
         filesystem.pipe_file(path, content)  # object stores replace an object as a whole
         return

@@ -84,6 +84,11 @@ class SettingsResource(dg.ConfigurableResource[None]):
     workers: int = Field(
         default=_SEARCH.workers, description="Threads that evaluate trials; 0: one per core. Changes no result."
     )
+    memory_limit_mib: int = Field(
+        default=_SEARCH.memory_limit_mib,
+        description="Mebibytes that the tables of decisions and outcomes may hold before they are begun anew; 1 or "
+        "more. Changes no result.",
+    )
 
     scheme: Scheme = Field(
         default=_WINDOWS.scheme,

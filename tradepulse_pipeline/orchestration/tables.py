@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tradepulse_pipeline.configurations.lineage import engine_hash
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
@@ -13,12 +13,12 @@ from tradepulse_pipeline.market.candles import Candles, FloatArray
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.orchestration.artifacts import Artifact, ArtifactError, ArtifactStore
 from tradepulse_pipeline.orchestration.names import branch_name
+from tradepulse_pipeline.orchestration.trial_files import TrialFiles, TrialFolder
 from tradepulse_pipeline.strategies.base import Strategy
+from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline.validation.record import OutOfSampleRecord
 from tradepulse_pipeline.validation.training import TrainingSettings
-
-if TYPE_CHECKING:
-    import polars as pl
+from tradepulse_pipeline.validation.trials import SearchResult
 
 INDICATORS: Final = "indicators"
 OPTIMIZATION_RESULTS: Final = "optimization_results"
@@ -57,10 +57,11 @@ class StoredFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoredTrials:
-    """All trials of a training, the settings that they were made with, and the file that they are in."""
+    """What a training's searches came to, the settings that they were made with, and where all trials are."""
 
-    table: pl.DataFrame
+    found: SearchResult
     training: TrainingSettings
+    folder: TrialFolder
     artifact: Artifact
 
 
@@ -93,21 +94,57 @@ def read_frame(store: ArtifactStore, series: SeriesKey) -> StoredFrame:
     return StoredFrame(candles=candles, columns=columns, fingerprint=metadata["fingerprint"])
 
 
-def write_trials(
+def search_version(fingerprint: str, training: TrainingSettings, found: SearchResult) -> list[str]:
+    """Return what identifies the trials of a search: what they were made from, and how many there was time for."""
+    return [fingerprint, training.digest(), engine_hash(), str(found.total_trials)]
+
+
+def trial_files(
     store: ArtifactStore,
     series: SeriesKey,
     strategy: Strategy,
-    trials: pl.DataFrame,
+    training: TrainingSettings,
+    fingerprint: str,
+    *,
+    on_warning: Callable[[str], None],
+) -> TrialFiles:
+    """Return who keeps the trials of a training in files, and recalls those of an unfinished attempt."""
+    key = branch_key(strategy, OPTIMIZATION_RESULTS)
+    try:
+        _, metadata, _ = store.read_parquet(key, series)
+        finished = metadata["folder"]
+    except ArtifactError:  # there is none, or nobody can read it: then nothing names its folder
+        finished = None
+    return TrialFiles(
+        store.folder(key, series),
+        _provenance(series, strategy, fingerprint) | {"training": training.digest()},
+        ParameterSpace(strategy.parameters),
+        finished=finished,
+        on_warning=on_warning,
+    )
+
+
+def write_search(
+    store: ArtifactStore,
+    series: SeriesKey,
+    strategy: Strategy,
+    found: SearchResult,
+    folder: TrialFolder,
     training: TrainingSettings,
     fingerprint: str,
 ) -> Artifact:
-    """Store all trials, with what they were made from: they are the source of the settings from here on."""
-    metadata = _provenance(series, strategy, fingerprint) | {"settings": json.dumps(training.to_json_dict())}
-    return store.write_parquet(branch_key(strategy, OPTIMIZATION_RESULTS), series, trials, metadata)
+    """Store what the searches came to, and from what: this file is the source of the settings from here on."""
+    metadata = _provenance(series, strategy, fingerprint) | {
+        "settings": json.dumps(training.to_json_dict()),
+        "searches": json.dumps(found.to_json_dict()),
+        "folder": folder.name,
+        "trials_sha256": folder.sha256,
+    }
+    return store.write_parquet(branch_key(strategy, OPTIMIZATION_RESULTS), series, found.best, metadata)
 
 
-def read_trials(store: ArtifactStore, series: SeriesKey, strategy: Strategy, fingerprint: str) -> StoredTrials:
-    """Read what ``write_trials`` stored.
+def read_search(store: ArtifactStore, series: SeriesKey, strategy: Strategy, fingerprint: str) -> StoredTrials:
+    """Read what ``write_search`` stored.
 
     Raises
     ------
@@ -115,10 +152,15 @@ def read_trials(store: ArtifactStore, series: SeriesKey, strategy: Strategy, fin
         If there is nothing, or the trials were made on other candles or by other code than now.
     """
     key = branch_key(strategy, OPTIMIZATION_RESULTS)
-    table, metadata, artifact = store.read_parquet(key, series)
+    best, metadata, artifact = store.read_parquet(key, series)
     _check_provenance(metadata, series, strategy, fingerprint, asset=OPTIMIZATION_RESULTS)
-    training = TrainingSettings.from_json_dict(json.loads(metadata["settings"]))
-    return StoredTrials(table=table, training=training, artifact=artifact)
+    url = store.folder(key, series, metadata["folder"]).url
+    return StoredTrials(
+        found=SearchResult.from_json_dict(json.loads(metadata["searches"]), best=best),
+        training=TrainingSettings.from_json_dict(json.loads(metadata["settings"])),
+        folder=TrialFolder(name=metadata["folder"], url=url, sha256=metadata["trials_sha256"]),
+        artifact=artifact,
+    )
 
 
 def write_record(
@@ -130,7 +172,7 @@ def write_record(
     fingerprint: str,
 ) -> tuple[Artifact, Artifact]:
     """Store the out-of-sample record: its trades, and its days with all the figures."""
-    metadata = _provenance(series, strategy, fingerprint) | {"trials_sha256": trials.artifact.sha256}
+    metadata = _provenance(series, strategy, fingerprint) | {"trials_sha256": trials.folder.sha256}
     base = branch_key(strategy, WALK_FORWARD_VALIDATION)
     return (
         store.write_parquet((*base, "trades"), series, record.trades, metadata),
@@ -155,7 +197,7 @@ def read_record(
     for part in ("trades", "daily"):
         tables[part], metadata, _ = store.read_parquet((*base, part), series)
         _check_provenance(metadata, series, strategy, fingerprint, asset=WALK_FORWARD_VALIDATION)
-        if metadata["trials_sha256"] != trials.artifact.sha256:
+        if metadata["trials_sha256"] != trials.folder.sha256:
             raise _does_not_belong(series, strategy, WALK_FORWARD_VALIDATION, "trials", "those of another search")
     return OutOfSampleRecord.from_json_dict(json.loads(metadata["record"]), **tables)
 

@@ -66,10 +66,11 @@ class TrainingSettings:
     def digest(self) -> str:
         """Return the SHA-256 of the settings, the same for equal settings.
 
-        The number of workers is left out: no result depends on it.
+        The number of workers and the limit on memory are left out: no result depends on them.
         """
         values = self.to_json_dict()
-        del values["search"]["workers"]
+        for name in ("workers", "memory_limit_mib"):
+            del values["search"][name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -15,9 +15,10 @@ from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.candles import FloatArray, IntArray
 from tradepulse_pipeline.market.series import MS_PER_DAY
+from tradepulse_pipeline.optimizers.base import NO_MORE
 from tradepulse_pipeline.optimizers.deadline import Deadline
-from tradepulse_pipeline.optimizers.objective import best_trial
-from tradepulse_pipeline.optimizers.search import Trials, check_limit, search
+from tradepulse_pipeline.optimizers.pace import Pace
+from tradepulse_pipeline.optimizers.search import check_limit, search_batches
 from tradepulse_pipeline.progress import Progress, ProgressListener, ignore_progress
 from tradepulse_pipeline.strategies.base import Strategy
 from tradepulse_pipeline.strategies.decisions import LONG
@@ -25,47 +26,21 @@ from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline.validation.record import ChosenTrial, OutOfSampleRecord, WindowResult, metrics_from_dict
 from tradepulse_pipeline.validation.significance import is_overfit, p_value, walk_forward_efficiency, z_score
 from tradepulse_pipeline.validation.training import TrainingSettings
-from tradepulse_pipeline.validation.windows import Window, latest_train, make_windows
+from tradepulse_pipeline.validation.trials import N_BLOCKS, Recalled, SearchResult, Tally, TrialKeeper, joined_best
+from tradepulse_pipeline.validation.windows import Window, WindowSettings, latest_train, make_windows
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from tradepulse_pipeline.backtest.evaluators import Evaluator
+    from tradepulse_pipeline.backtest.evaluators import PlainEvaluator, TabledEvaluator
 
 T = TypeVar("T", np.int64, np.float64)
 
 #: The number that the latest train window has among the searched ones.
 LATEST: Final = -1
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SearchResult:
-    """All trials of a training's searches.
-
-    Attributes
-    ----------
-    windows : list of Window
-        In time order.
-    latest : BarRange
-        The latest train window.
-    trials : polars.DataFrame
-        One row per trial, ordered by window and trial: window (-1 is the latest train window), trial (its number
-        within the window's search), combination, a column per parameter, a column per metric, objective (null for an
-        invalid trial).
-    total_trials, invalid_trials : int
-    is_complete : bool
-        False when the time was over before all planned trials were made.
-    not_searched : tuple of int
-        The windows in which no trial was made.
-    """
-
-    windows: list[Window]
-    latest: BarRange
-    trials: pl.DataFrame
-    total_trials: int
-    invalid_trials: int
-    is_complete: bool
-    not_searched: tuple[int, ...]
+#: Combinations whose block sums are worked out, and kept, in one go.
+_BLOCKS_AT_ONCE: Final = 262_144
 
 
 def search_windows(
@@ -73,12 +48,17 @@ def search_windows(
     strategy: Strategy,
     settings: TrainingSettings,
     on_progress: ProgressListener = ignore_progress,
+    keeper: TrialKeeper | None = None,
 ) -> SearchResult:
     """Search the latest train window and, unless parameters stay fixed, the train window of each test window.
 
     When ``max_runtime_seconds`` runs out, what is missing are the oldest windows: the latest train window comes first,
     because without it there are no parameters to store, and then the windows from the newest back, so that the record
     is one unbroken stretch up to now.
+
+    A ``keeper`` gets every trial as it is made, and in the end, of every parameter set that was tried, the sums of its
+    daily returns over ``N_BLOCKS`` blocks of all days: what the statistics of overfitting need. Trials that it recalls
+    from an unfinished attempt are not made again; the result is the same.
 
     Raises
     ------
@@ -87,43 +67,73 @@ def search_windows(
     SearchLimitError
         If a search would make more trials than it may.
     """
-    import polars as pl
-
     from tradepulse_pipeline.backtest.evaluators import TabledEvaluator
 
     space = ParameterSpace(strategy.parameters)
     check_limit(space, settings.search)
-    windows = make_windows(frame.open_time_ms, frame.timeframe, settings.windows)
-    latest = latest_train(frame.open_time_ms, frame.timeframe, settings.windows)
-    trains = {LATEST: latest}
-    if settings.windows.reoptimise:
-        trains |= {window.index: window.train for window in reversed(windows)}
+    trains = train_windows(frame, settings.windows)
     evaluator = TabledEvaluator(
-        frame, strategy, side=settings.side, account=settings.account, workers=settings.search.threads
+        frame,
+        strategy,
+        side=settings.side,
+        account=settings.account,
+        workers=settings.search.threads,
+        memory_limit=settings.search.memory_limit_mib << 20,
     )
-    deadline = Deadline.after(settings.search.max_runtime_seconds)
-    progress = _OverallProgress(on_progress, total=settings.search.planned_trials(space.size) * len(trains))
-    found: dict[int, Trials] = {}
+    planned = settings.search.planned_trials(space.size)
+    deadline, pace = Deadline.after(settings.search.max_runtime_seconds), Pace()
+    progress = _OverallProgress(on_progress, total=planned * len(trains))
+    tallies: dict[int, Tally] = {}
+    tried: IntArray = NO_MORE
     for index, train in trains.items():
+        tally = tallies[index] = Tally(index, space)
+        recalled = keeper.recall(index) if keeper else None
+        n_known = 0 if recalled is None else len(recalled)
         # The seed is the same in every window. A random search thus draws the same parameter sets everywhere: signals
         # are computed once for all windows, and '1,000 samples' are 1,000 parameter sets, not 1,000 in each window.
-        found[index] = search(
-            evaluator,
+        for trials in search_batches(
+            evaluator if recalled is None else Recalled(evaluator, recalled),
             train,
             settings.search,
             deadline=deadline,
-            on_progress=progress.of_part(len(found), len(trains)),
+            pace=pace,
+            on_progress=progress.of_part(len(tallies) - 1, len(trains)),
             initial=np.array(settings.initial if index == LATEST else (), dtype=np.int64),
-        )
-    return SearchResult(
-        windows=windows,
-        latest=latest,
-        trials=pl.concat([_trials_table(index, found[index], space) for index in sorted(found)]),
-        total_trials=sum(len(trials) for trials in found.values()),
-        invalid_trials=sum(int(np.isnan(trials.objective).sum()) for trials in found.values()),
-        is_complete=all(trials.is_complete for trials in found.values()),
-        not_searched=tuple(index for index in sorted(found) if not len(found[index])),
+        ):
+            first, last = tally.n_trials, tally.n_trials + len(trials)
+            tally.add(trials)
+            if keeper and last > n_known:
+                keeper.keep(index, trials.take(slice(max(0, n_known - first), None)))
+            if settings.search.method != "grid":
+                tried = np.union1d(tried, trials.combination)
+    ordered = [tallies[index] for index in sorted(tallies)]
+    result = SearchResult(
+        searches=tuple(tally.result() for tally in ordered), best=joined_best(ordered), planned=planned
     )
+    if keeper and result.is_complete:
+        _keep_blocks(evaluator, keeper, np.arange(space.size) if settings.search.method == "grid" else tried)
+    return result
+
+
+def train_windows(frame: IndicatorFrame, settings: WindowSettings) -> dict[int, BarRange]:
+    """Return the train windows that a training searches, by number, in the order in which it does.
+
+    Raises
+    ------
+    InsufficientHistoryError
+        If there are too few candles for one window.
+    """
+    windows = make_windows(frame.open_time_ms, frame.timeframe, settings)
+    trains = {LATEST: latest_train(frame.open_time_ms, frame.timeframe, settings)}
+    if settings.reoptimise:
+        trains |= {window.index: window.train for window in reversed(windows)}
+    return trains
+
+
+def _keep_blocks(evaluator: TabledEvaluator, keeper: TrialKeeper, combinations: IntArray) -> None:
+    for first in range(0, len(combinations), _BLOCKS_AT_ONCE):
+        part = combinations[first : first + _BLOCKS_AT_ONCE]
+        keeper.keep_blocks(part, evaluator.block_sums(part, N_BLOCKS))
 
 
 class _OverallProgress:
@@ -153,26 +163,11 @@ class _OverallProgress:
         return report
 
 
-def _trials_table(window: int, trials: Trials, space: ParameterSpace) -> pl.DataFrame:
-    import polars as pl
-
-    metrics = {name: trials.metrics[:, column] for column, name in enumerate(METRIC_NAMES)}
-    columns = {
-        "window": np.full(len(trials), window, dtype=np.int64),
-        "trial": np.arange(len(trials), dtype=np.int64),
-        "combination": trials.combination,
-        **space.columns(trials.combination),
-        **metrics,
-        "objective": trials.objective,
-    }
-    return pl.DataFrame(columns, nan_to_null=True)
-
-
 def judge_windows(
     frame: IndicatorFrame,
     strategy: Strategy,
     settings: TrainingSettings,
-    trials: pl.DataFrame,
+    found: SearchResult,
     on_progress: ProgressListener = ignore_progress,
 ) -> OutOfSampleRecord:
     """Run each window's best trial on its test window and put the out-of-sample record together.
@@ -184,20 +179,20 @@ def judge_windows(
     ----------
     frame, strategy, settings
         Those of the search.
-    trials : polars.DataFrame
-        ``SearchResult.trials``.
+    found : SearchResult
+        What the search came to.
 
     Raises
     ------
     InvalidInputError
-        If ``trials`` come from another parameter grid or from other windows.
+        If what was found comes from another parameter grid or from other windows.
     """
     from tradepulse_pipeline.backtest.api import cost_per_trade_r, metrics_of
     from tradepulse_pipeline.backtest.evaluators import PlainEvaluator
 
     windows = make_windows(frame.open_time_ms, frame.timeframe, settings.windows)
     evaluator = PlainEvaluator(frame, strategy, side=settings.side, account=settings.account)
-    searches = _searches(trials, evaluator.space, windows)
+    searches = _searches(found, evaluator.space, windows)
     account, capital = settings.account, settings.account.initial_capital
     results: list[WindowResult] = []
     runs: list[_Run] = []
@@ -231,7 +226,7 @@ def judge_windows(
         windows=tuple(results),
         trades=_trades_table(frame, runs, trades),
         daily=_daily_table(equity, times, account.initial_capital),
-        total_trials=trials.height,
+        total_trials=found.total_trials,
         is_out_of_sample=settings.windows.reoptimise,
         is_complete=all(searches[index].n_trials == planned for index in needed),
         cost_per_trade_r=cost_per_trade_r(trades, account),
@@ -264,7 +259,11 @@ class _Run(NamedTuple):
 
 
 def _judge_window(
-    window: Window, searches: Mapping[int, _Search], evaluator: Evaluator, settings: TrainingSettings, capital: float
+    window: Window,
+    searches: Mapping[int, _Search],
+    evaluator: PlainEvaluator,
+    settings: TrainingSettings,
+    capital: float,
 ) -> tuple[WindowResult, _Run | None]:
     made, chosen = searches[window.index if settings.windows.reoptimise else LATEST]
     if not made:
@@ -282,18 +281,17 @@ def _judge_window(
     )
 
 
-def _searches(trials: pl.DataFrame, space: ParameterSpace, windows: Sequence[Window]) -> dict[int, _Search]:
+def _searches(found: SearchResult, space: ParameterSpace, windows: Sequence[Window]) -> dict[int, _Search]:
     """Return, for each window and the latest train window, what its search came to."""
     searches = {index: _Search(0, None) for index in (LATEST, *(window.index for window in windows))}
-    for table in trials.partition_by("window", maintain_order=True):
-        index = int(table["window"][0])
-        if index not in searches:
+    chosen = {row["window"]: _chosen(row, space) for row in found.best.filter(found.best["rank"] == 1).to_dicts()}
+    for search in found.searches:
+        if search.window not in searches:
             raise InvalidInputError(
-                f"The trials have a window {index}; these candles and window settings have windows "
+                f"The trials have a window {search.window}; these candles and window settings have windows "
                 f"{sorted(searches)}. Run the search again."
             )
-        best = best_trial(table["objective"].to_numpy().astype(np.float64))
-        searches[index] = _Search(table.height, None if best is None else _chosen(table.row(best, named=True), space))
+        searches[search.window] = _Search(search.n_trials, chosen.get(search.window))
     return searches
 
 

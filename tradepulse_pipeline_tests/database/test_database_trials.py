@@ -4,14 +4,20 @@ import math
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import polars as pl
 import psycopg
 import pytest
 
+from tradepulse_pipeline.backtest.result import METRIC_NAMES
 from tradepulse_pipeline.database.connection import Database
 from tradepulse_pipeline.database.training_jobs import create
 from tradepulse_pipeline.database.trials import Trial, best_of, record_search, searches_of, trials_of
 from tradepulse_pipeline.market.series import SeriesKey
+from tradepulse_pipeline.optimizers.search import Trials
+from tradepulse_pipeline.strategies.registry import get_strategy
+from tradepulse_pipeline.strategies.space import ParameterSpace
+from tradepulse_pipeline.validation.trials import trials_table
 
 SERIES = SeriesKey.parse("binance:BTC-USDT:5m")
 SHA256 = "0123456789abcdef" * 4
@@ -38,28 +44,28 @@ def trial(rank: int, window: int = 0) -> Trial:
     )  # fmt: skip
 
 
-def test_the_best_valid_trials_of_each_window_are_kept_in_order() -> None:
-    frame = pl.DataFrame(
-        {
-            "window": [0, 0, 0, 0, 0, -1],
-            "trial": [0, 1, 2, 3, 4, 0],
-            "combination": [50, 51, 52, 53, 54, 60],
-            "stop_distance": [0.5, 1.0, 1.5, 2.0, 2.5, 3.0],
-            "net_profit": [1.0, 9.0, 5.0, 5.0, 99.0, 2.0],
-            "profit_factor": [1.5, math.nan, 2.0, 2.0, 3.0, math.inf],
-            "objective": [1.0, 9.0, 5.0, 5.0, None, 2.0],
-        }
+def best_table(n_rows: int) -> pl.DataFrame:
+    trials = Trials(
+        combination=np.arange(50, 50 + n_rows),
+        metrics=np.array([[math.nan if name == "profit_factor" else 9.0 for name in METRIC_NAMES]] * n_rows).reshape(
+            n_rows, len(METRIC_NAMES)
+        ),
+        objective=np.arange(n_rows, 0.0, -1.0),
     )
-    best = best_of(frame, per_window=3)
-    assert [(t.window_index, t.rank, t.combination) for t in best] == [(-1, 1, 60), (0, 1, 51), (0, 2, 52), (0, 3, 53)]
-    assert best[1].parameters == {"stop_distance": 1.0}
-    assert best[1].metrics == {"net_profit": 9.0, "profit_factor": None}
-    assert best[0].metrics["profit_factor"] is None
+    table = trials_table(-1, 0, trials, ParameterSpace(get_strategy("LIQUIDITY_SWEEP_V3").parameters))
+    return table.with_columns(rank=pl.int_range(1, pl.len() + 1))
+
+
+def test_the_best_trials_of_a_search_become_rows() -> None:
+    best = best_of(best_table(2))
+    assert [(t.window_index, t.rank, t.combination, t.objective) for t in best] == [(-1, 1, 50, 2.0), (-1, 2, 51, 1.0)]
+    assert list(best[0].parameters) == [p.name for p in get_strategy("LIQUIDITY_SWEEP_V3").parameters]
+    assert list(best[0].metrics) == list(METRIC_NAMES)
+    assert (best[0].metrics["net_profit"], best[0].metrics["profit_factor"]) == (9.0, None)
 
 
 def test_a_search_without_a_valid_trial_has_no_best() -> None:
-    frame = pl.DataFrame({"window": [0], "trial": [0], "combination": [1], "net_profit": [1.0], "objective": [None]})
-    assert best_of(frame) == []
+    assert best_of(best_table(0)) == []
 
 
 def test_trials_come_back_as_they_were_recorded(database: Database, job_id: UUID) -> None:

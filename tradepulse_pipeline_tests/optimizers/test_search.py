@@ -16,7 +16,8 @@ from tradepulse_pipeline.optimizers.base import NO_MORE
 from tradepulse_pipeline.optimizers.bayesian import costs_of
 from tradepulse_pipeline.optimizers.deadline import Deadline
 from tradepulse_pipeline.optimizers.genetic import MOST_GIVEN, POPULATION, initial_combinations
-from tradepulse_pipeline.optimizers.search import make_optimizer, search
+from tradepulse_pipeline.optimizers.pace import LONGEST_S, SHORTEST_S, Pace
+from tradepulse_pipeline.optimizers.search import make_optimizer, search, search_batches
 from tradepulse_pipeline.optimizers.settings import METHODS, SearchSettings
 from tradepulse_pipeline.progress import ignore_progress
 from tradepulse_pipeline.strategies.base import Parameter
@@ -78,7 +79,6 @@ def test_a_budget_of_the_whole_space_tries_every_combination_once(method):
     space = space_of(3, 1, 4)
     trials = run(FakeEvaluator(space, bowl), method, budget=100)
     assert sorted(trials.combination.tolist()) == list(range(12))
-    assert trials.is_complete
     assert space.indices(trials.combination)[trials.best].tolist() == [2, 0, 2]
 
 
@@ -137,7 +137,7 @@ def test_without_a_valid_trial_there_is_no_best_one(method, budget):
     trials = run(FakeEvaluator(space_of(4, 4, 4), lambda *index: math.nan), method, budget=budget)
     assert trials.best is None
     assert np.isnan(trials.objective).all()
-    assert trials.is_complete
+    assert len(trials) == min(budget or 64, 64)
 
 
 @settings(max_examples=60)
@@ -260,19 +260,60 @@ def test_the_deadline_ends_a_search_between_batches():
     trials = run(evaluator, "random", budget=1_000, deadline=Deadline.after(3.0, ticking()))
     assert [len(batch) for batch in evaluator.batches] == [256, 256]
     assert len(trials) == 512
-    assert not trials.is_complete
     assert trials.best is not None
+
+
+class SlowClock:
+    """Time passes by what is evaluated alone: so many seconds for each combination."""
+
+    def __init__(self, seconds_each):
+        self.now = 0.0
+        self.seconds_each = seconds_each
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.mark.parametrize("seconds_each", [1e-6, 1e-4, 1e-3, 1e-2])
+def test_a_pace_adapts_to_the_evaluations_and_leaves_nothing_out(seconds_each):
+    clock = SlowClock(seconds_each)
+    pace, seen, times = Pace(clock), [], []
+    for first in range(0, 1_000_000, 250_000):
+        for part in pace.parts(np.arange(first, first + 250_000)):
+            clock.now += len(part) * seconds_each
+            seen.append(part)
+            times.append(len(part) * seconds_each)
+    np.testing.assert_array_equal(np.concatenate(seen), np.arange(1_000_000))
+    settled = sorted(times[10:])
+    assert max(settled, default=0.0) <= LONGEST_S
+    if seconds_each > 1e-6:  # else whole batches are quick
+        assert settled[len(settled) // 2] >= SHORTEST_S / 2
+
+
+def test_the_deadline_ends_a_search_within_a_batch():
+    clock = SlowClock(1e-3)
+    evaluator = FakeEvaluator(space_of(40, 50, 50), bowl)
+    evaluate = evaluator.evaluate
+
+    def slow(combinations, window):
+        clock.now += len(combinations) * clock.seconds_each
+        return evaluate(combinations, window)
+
+    evaluator.evaluate = slow
+    chosen = SearchSettings(method="grid")
+    made = list(search_batches(evaluator, WINDOW, chosen, deadline=Deadline.after(20.0, clock), pace=Pace(clock)))
+    assert 20_000 <= sum(map(len, made)) <= 21_000
 
 
 def test_a_deadline_that_has_passed_leaves_no_trials():
     trials = run(FakeEvaluator(space_of(5, 5), bowl), "grid", deadline=Deadline(at=-math.inf))
-    assert (len(trials), trials.best, trials.is_complete) == (0, None, False)
+    assert (len(trials), trials.best) == (0, None)
     assert trials.metrics.shape == (0, len(METRIC_NAMES))
 
 
 def test_a_search_that_ends_with_the_time_is_complete():
     trials = run(FakeEvaluator(space_of(5, 5), bowl), "grid", deadline=Deadline.after(2.0, ticking()))
-    assert trials.is_complete
+    assert len(trials) == 25
 
 
 def test_no_limit_of_time_never_passes():

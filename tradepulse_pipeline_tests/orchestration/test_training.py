@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -25,10 +26,11 @@ from tradepulse_pipeline.orchestration.presentation import DECIMALS, IN_SAMPLE
 from tradepulse_pipeline.orchestration.progress import listening
 from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource, SettingsResource
 from tradepulse_pipeline.orchestration.sensors import cancelled_trainings, failed_trainings
-from tradepulse_pipeline.orchestration.tables import read_frame, read_trials, write_frame
+from tradepulse_pipeline.orchestration.tables import read_frame, read_search, write_frame
 from tradepulse_pipeline.strategies.registry import get_strategy
 from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline.validation.training import TrainingSettings
+from tradepulse_pipeline.validation.trials import TrialsInMemory
 from tradepulse_pipeline.validation.walk_forward import search_windows
 from tradepulse_pipeline_tests.loopback import LoopbackExchange
 
@@ -109,6 +111,10 @@ def stored_candles(database, key, n_days=28, **settings):
     return candles
 
 
+def all_trials(stored):
+    return pl.read_parquet(f"{stored.folder.url}/trials/*.parquet").sort("window", "trial")
+
+
 def test_a_training_makes_every_asset_and_stores_a_configuration(train, database, store):
     key = "simulated:BTC-USDT:5m"
     told = []
@@ -141,8 +147,13 @@ def test_a_training_makes_every_asset_and_stores_a_configuration(train, database
     assert {progress.phase for progress in told} == {"candles", "search", "walk_forward"}
 
     (search,) = searches_of(database, job.id)
-    trials = read_trials(store, SeriesKey.parse(key), STRATEGY, frame.fingerprint)
-    assert (search.trials_sha256, search.n_trials) == (trials.artifact.sha256, trials.table.height)
+    stored = read_search(store, SeriesKey.parse(key), STRATEGY, frame.fingerprint)
+    assert (search.trials_path, search.trials_sha256) == (stored.folder.url, stored.folder.sha256)
+    assert search.n_trials == stored.found.total_trials == all_trials(stored).height == 4 * 40
+    assert pl.read_parquet(f"{stored.folder.url}/blocks/*.parquet")["combination"].n_unique() == 40
+    files = sorted(Path(stored.folder.url, "trials").iterdir())
+    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+    assert search.trials_sha256 == hashlib.sha256("".join(lines).encode()).hexdigest()
     (best,) = [trial for trial in trials_of(database, search.id) if (trial.window_index, trial.rank) == (-1, 1)]
     assert best.parameters == configuration.parameters
 
@@ -199,10 +210,13 @@ def test_a_genetic_training_starts_from_earlier_ones_and_repeats_from_what_is_st
     assert rows[0].out_of_sample_metrics == rows[2].out_of_sample_metrics
 
     frame = read_frame(store, SeriesKey.parse(key))
-    stored = read_trials(store, SeriesKey.parse(key), STRATEGY, frame.fingerprint)
+    stored = read_search(store, SeriesKey.parse(key), STRATEGY, frame.fingerprint)
     training = TrainingSettings.from_json_dict(rows[0].settings)
     assert training == stored.training
-    assert search_windows(frame.frame(STRATEGY), STRATEGY, training).trials.equals(stored.table)
+    keeper = TrialsInMemory(space)
+    found = search_windows(frame.frame(STRATEGY), STRATEGY, training, keeper=keeper)
+    assert keeper.table().equals(all_trials(stored))
+    assert found.best.equals(stored.found.best)
 
 
 def test_a_run_over_several_series_makes_each_of_them(train, database):

@@ -19,18 +19,21 @@ import polars as pl
 import pytest
 
 from tradepulse_pipeline.backtest import evaluators
-from tradepulse_pipeline.backtest.settings import AccountSettings
+from tradepulse_pipeline.backtest.settings import AccountSettings, BarRange
 from tradepulse_pipeline.errors import InsufficientHistoryError, InvalidInputError, SearchLimitError
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.market.series import MS_PER_DAY, Timeframe
+from tradepulse_pipeline.optimizers.search import Trials
 from tradepulse_pipeline.optimizers.settings import SearchSettings
 from tradepulse_pipeline.strategies.base import Parameter, Strategy
 from tradepulse_pipeline.strategies.decisions import LONG, Decisions, Exits
+from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline.validation import walk_forward
 from tradepulse_pipeline.validation.record import OutOfSampleRecord
 from tradepulse_pipeline.validation.training import TrainingSettings
-from tradepulse_pipeline.validation.walk_forward import LATEST, judge_windows, search_windows
+from tradepulse_pipeline.validation.trials import N_BEST, N_BLOCKS, SearchResult, TrialsInMemory
+from tradepulse_pipeline.validation.walk_forward import LATEST, judge_windows, search_windows, train_windows
 from tradepulse_pipeline.validation.windows import WindowSettings
 
 DAY = Timeframe("1d")
@@ -86,15 +89,20 @@ STRATEGY = EveryOtherDay()
 
 
 def trained(frame, settings):
-    return judge_windows(frame, STRATEGY, settings, search_windows(frame, STRATEGY, settings).trials)
+    return judge_windows(frame, STRATEGY, settings, search_windows(frame, STRATEGY, settings))
+
+
+def searched(frame, settings, strategy=STRATEGY):
+    """What the searches came to, and the table of all trials."""
+    keeper = TrialsInMemory(ParameterSpace(strategy.parameters))
+    return search_windows(frame, strategy, settings, keeper=keeper), keeper.table()
 
 
 def test_search_by_hand():
-    result = search_windows(frame_of(BY_HAND), STRATEGY, settings_of())
-    assert [(w.train, w.test) for w in result.windows] == [((0, 6), (7, 11)), ((5, 11), (12, 16))]
-    assert result.latest == (10, 16)
+    result, trials = searched(frame_of(BY_HAND), settings_of())
+    assert train_windows(frame_of(BY_HAND), settings_of().windows) == {LATEST: (10, 16), 1: (5, 11), 0: (0, 6)}
     assert (result.total_trials, result.invalid_trials, result.is_complete, result.not_searched) == (6, 0, True, ())
-    found = result.trials.select("window", "trial", "combination", "phase", "target_multiple", "sample_size")
+    found = trials.select("window", "trial", "combination", "phase", "target_multiple", "sample_size")
     assert found.rows() == [
         (-1, 0, 0, 0.0, 2.0, 3.0),
         (-1, 1, 1, 1.0, 2.0, 2.0),
@@ -105,9 +113,9 @@ def test_search_by_hand():
     ]
     up_3, up_down, down_2 = 10_000 * (1.02**3 - 1), 10_000 * (1.02 * 0.99 - 1), 10_000 * (0.99**2 - 1)
     expected = [up_3, up_down, up_3, down_2, down_2, up_3]
-    assert result.trials["objective"].to_list() == pytest.approx(expected, rel=1e-12)
+    assert trials["objective"].to_list() == pytest.approx(expected, rel=1e-12)
     # A profit factor without any losing trade is infinite: null.
-    assert result.trials["profit_factor"].is_null().to_list() == [True, False, True, False, False, True]
+    assert trials["profit_factor"].is_null().to_list() == [True, False, True, False, False, True]
 
 
 def test_record_by_hand():
@@ -184,7 +192,7 @@ def test_a_window_without_a_valid_trial_stays_flat_and_counts():
 def test_nothing_that_qualifies_is_a_result_and_no_error():
     result = search_windows(frame_of(BY_HAND), STRATEGY, settings_of(minimum_trades=4))
     assert result.invalid_trials == 6
-    record = judge_windows(frame_of(BY_HAND), STRATEGY, settings_of(minimum_trades=4), result.trials)
+    record = judge_windows(frame_of(BY_HAND), STRATEGY, settings_of(minimum_trades=4), result)
     assert set(record.metrics) == {0.0}
     assert record.chosen_parameters is record.latest is record.in_sample is None
     assert (record.latest_trials, record.total_trials) == (2, 6)
@@ -200,8 +208,8 @@ def test_nothing_that_qualifies_is_a_result_and_no_error():
 def test_fixed_parameters_run_everywhere_and_are_not_called_out_of_sample():
     frame, settings = frame_of(BY_HAND), settings_of(reoptimise=False)
     result = search_windows(frame, STRATEGY, settings)
-    assert result.trials["window"].unique().to_list() == [LATEST]
-    record = judge_windows(frame, STRATEGY, settings, result.trials)
+    assert [search.window for search in result.searches] == [LATEST]
+    record = judge_windows(frame, STRATEGY, settings, result)
     assert not record.is_out_of_sample
     assert record.is_complete
     assert [w.chosen.parameters["phase"] for w in record.windows] == [0.0, 0.0]
@@ -238,10 +246,10 @@ def test_when_time_runs_out_the_latest_windows_are_there_and_the_rest_is_listed(
     after = walk_forward.Deadline.after
     monkeypatch.setattr(walk_forward.Deadline, "after", lambda seconds: after(seconds, clock))
     result = search_windows(frame, STRATEGY, settings)
-    assert result.trials["window"].unique().sort().to_list() == searched
+    assert [search.window for search in result.searches if search.n_trials] == searched
     assert result.is_complete == (searched == [-1, 0, 1])
     assert result.not_searched == tuple(index for index in (-1, 0, 1) if index not in searched)
-    record = judge_windows(frame, STRATEGY, settings, result.trials)
+    record = judge_windows(frame, STRATEGY, settings, result)
     assert [w.status for w in record.windows] == statuses
     assert record.is_complete == result.is_complete
     assert record.not_searched == tuple(index for index in (0, 1) if index not in searched)
@@ -253,8 +261,10 @@ def test_when_time_runs_out_the_latest_windows_are_there_and_the_rest_is_listed(
 
 def test_a_search_that_broke_off_within_a_window_is_incomplete_but_judged():
     frame, settings = frame_of(BY_HAND), settings_of()
-    trials = search_windows(frame, STRATEGY, settings).trials
-    record = judge_windows(frame, STRATEGY, settings, trials.filter((pl.col("window") != 0) | (pl.col("trial") == 0)))
+    result = search_windows(frame, STRATEGY, settings)
+    latest, broken_off, last = result.searches
+    result = replace(result, searches=(latest, replace(broken_off, n_trials=1), last))
+    record = judge_windows(frame, STRATEGY, settings, result)
     assert not record.is_complete
     assert [w.status for w in record.windows] == ["judged", "judged"]
     assert [w.n_trials for w in record.windows] == [1, 2]
@@ -277,39 +287,42 @@ def test_the_record_comes_back_from_json_and_tables(tmp_path):
     assert again.daily.equals(record.daily)
 
 
-def test_trials_come_back_from_parquet_with_the_same_record(tmp_path):
+def test_what_was_found_comes_back_from_json_and_parquet_with_the_same_record(tmp_path):
     frame, settings = frame_of(BY_HAND), settings_of()
     result = search_windows(frame, STRATEGY, settings)
-    result.trials.write_parquet(tmp_path / "trials.parquet")
-    record = judge_windows(frame, STRATEGY, settings, pl.read_parquet(tmp_path / "trials.parquet"))
+    result.best.write_parquet(tmp_path / "best.parquet")
+    text = json.dumps(result.to_json_dict(), allow_nan=False)
+    again = SearchResult.from_json_dict(json.loads(text), best=pl.read_parquet(tmp_path / "best.parquet"))
+    record = judge_windows(frame, STRATEGY, settings, again)
     assert record.to_json_dict() == trained(frame, settings).to_json_dict()
 
 
 def test_trials_of_another_grid_are_refused():
     frame, settings = frame_of(BY_HAND), settings_of()
-    trials = search_windows(frame, STRATEGY, settings).trials
+    result = search_windows(frame, STRATEGY, settings)
     with pytest.raises(InvalidInputError, match=r"Combination 0 .*'phase': 5\.0.* grid it is .*'phase': 0\.0"):
-        judge_windows(frame, STRATEGY, settings, trials.with_columns(phase=5.0))
+        judge_windows(frame, STRATEGY, settings, replace(result, best=result.best.with_columns(phase=5.0)))
     with pytest.raises(InvalidInputError, match=r"Combination 99 .*the grid has changed"):
-        judge_windows(frame, STRATEGY, settings, trials.with_columns(combination=99))
+        judge_windows(frame, STRATEGY, settings, replace(result, best=result.best.with_columns(combination=99)))
 
 
 def test_trials_of_other_windows_are_refused():
     frame, settings = frame_of(BY_HAND), settings_of()
-    trials = search_windows(frame, STRATEGY, settings).trials
+    result = search_windows(frame, STRATEGY, settings)
+    strange = replace(result, searches=(*result.searches, replace(result.searches[0], window=7)))
     with pytest.raises(InvalidInputError, match=r"a window 7; .* have windows \[-1, 0, 1\]"):
-        judge_windows(frame, STRATEGY, settings, trials.with_columns(window=pl.lit(7, dtype=pl.Int64)))
+        judge_windows(frame, STRATEGY, settings, strange)
 
 
 def test_progress_runs_over_all_searches_with_the_best_of_all():
     told = []
     frame, settings = frame_of(BY_HAND), settings_of()
-    trials = search_windows(frame, STRATEGY, settings, told.append).trials
+    result = search_windows(frame, STRATEGY, settings, told.append)
     assert [(p.phase, p.done, p.total, p.unit) for p in told] == [("search", n, 6, "trials") for n in (2, 4, 6)]
-    assert told[-1].best == trials["objective"].max()
+    assert told[-1].best == result.best["objective"].max()
     assert told[0].detail == "train window 1 of 3"
     told.clear()
-    judge_windows(frame, STRATEGY, settings, trials, told.append)
+    judge_windows(frame, STRATEGY, settings, result, told.append)
     assert [(p.phase, p.done, p.total, p.unit) for p in told] == [
         ("walk_forward", 1, 2, "windows"),
         ("walk_forward", 2, 2, "windows"),
@@ -345,8 +358,8 @@ def test_the_number_of_workers_changes_nothing(method, budget):
     for workers in (1, 4):
         search = SearchSettings(method=method, minimum_trades=5, workers=workers, budget=budget, seed=5)
         settings = TrainingSettings(search=search, windows=WindowSettings(train_days=60, test_days=40))
-        result = search_windows(frame, strategy, settings)
-        results.append((result.trials, judge_windows(frame, strategy, settings, result.trials).to_json_dict()))
+        result, trials = searched(frame, settings, strategy)
+        results.append((trials, judge_windows(frame, strategy, settings, result).to_json_dict()))
     assert results[0][0].equals(results[1][0])
     assert results[0][1] == results[1][1]
 
@@ -359,7 +372,7 @@ def test_only_the_latest_train_window_is_searched_from_what_earlier_trainings_fo
         windows=WindowSettings(train_days=60, test_days=40),
     )
     given = replace(without, initial=initial)
-    first, second = (search_windows(frame, ManyPhases(), settings).trials for settings in (without, given))
+    first, second = (searched(frame, settings, ManyPhases())[1] for settings in (without, given))
     latest = second.filter(second["window"] == LATEST)
     assert latest["combination"].head(2).to_list() == list(initial)
     assert first.filter(first["window"] == LATEST)["combination"].to_list() != latest["combination"].to_list()
@@ -373,8 +386,93 @@ def test_a_random_search_draws_the_same_parameter_sets_in_every_window():
     settings = TrainingSettings(
         search=SearchSettings(budget=30, minimum_trades=1), windows=WindowSettings(train_days=60, test_days=40)
     )
-    trials = search_windows(frame_of(rng.choice(list("UD-"), size=150)), ManyPhases(), settings).trials
+    _, trials = searched(frame_of(rng.choice(list("UD-"), size=150)), settings, ManyPhases())
     draws = [table["combination"].to_list() for table in trials.partition_by("window")]
     assert len(draws) == 3
     assert draws[0] == draws[1] == draws[2]
     assert len(set(draws[0])) == 30
+
+
+WINDOWS = WindowSettings(train_days=60, test_days=40)
+
+
+def test_the_best_trials_are_the_highest_of_all_and_the_earlier_of_equal_ones():
+    frame = frame_of(np.random.default_rng(6).choice(list("UD-"), size=150))
+    settings = TrainingSettings(search=SearchSettings(method="grid", minimum_trades=25), windows=WINDOWS)
+    result, trials = searched(frame, settings, ManyPhases())
+    assert 0 < result.invalid_trials < result.total_trials == trials.height == 3 * 320
+    valid = trials.filter(pl.col("objective").is_not_null())
+    assert result.invalid_trials == trials.height - valid.height
+    assert result.best_net_profit == valid["net_profit"].max()
+    for search in result.searches:
+        expected = (
+            valid.filter(pl.col("window") == search.window)
+            .sort("objective", "trial", descending=[True, False])
+            .head(N_BEST)
+        )
+        best = result.best.filter(pl.col("window") == search.window)
+        assert best["rank"].to_list() == list(range(1, N_BEST + 1))
+        assert best.drop("rank").equals(expected)
+
+
+def test_block_sums_of_every_parameter_set_add_up_to_its_daily_returns():
+    frame = frame_of(np.random.default_rng(7).choice(list("UD-"), size=165))
+    settings = TrainingSettings(search=SearchSettings(budget=30, minimum_trades=1), windows=WINDOWS)
+    keeper = TrialsInMemory(ParameterSpace(ManyPhases.parameters))
+    search_windows(frame, ManyPhases(), settings, keeper=keeper)
+    blocks = keeper.blocks()
+    assert blocks["combination"].to_list() == sorted(set(keeper.table()["combination"]))
+    evaluator = evaluators.PlainEvaluator(frame, ManyPhases())
+    for combination, *sums in blocks.iter_rows():
+        equity = evaluator.run(combination, BarRange(0, len(frame))).equity
+        returns = np.diff(equity, prepend=settings.account.initial_capital)
+        returns /= np.concatenate([[settings.account.initial_capital], equity[:-1]])
+        expected = [returns[np.arange(len(frame)) * N_BLOCKS // len(frame) == k].sum() for k in range(N_BLOCKS)]
+        assert sums == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+class Killed(BaseException):
+    """What ends a process."""
+
+
+class KilledAfter(TrialsInMemory):
+    """Keeps trials until so many are kept."""
+
+    def __init__(self, space, most):
+        super().__init__(space)
+        self.most = most
+
+    def keep(self, window, trials):
+        n_kept = sum(len(part) for parts in self._trials.values() for part in parts)
+        if n_kept + len(trials) > self.most:
+            super().keep(window, trials.take(slice(self.most - n_kept)))
+            raise Killed
+        super().keep(window, trials)
+
+
+@pytest.mark.parametrize(("method", "budget"), [("grid", None), ("random", 300), ("tpe", 40), ("genetic", 100)])
+@pytest.mark.parametrize("share", [0.0, 0.1, 1 / 3, 0.5, 0.9])
+def test_a_killed_search_goes_on_where_it_was_and_ends_with_the_same_result(method, budget, share):
+    frame = frame_of(np.random.default_rng(8).choice(list("UD-"), size=150))
+    search = SearchSettings(method=method, minimum_trades=5, budget=budget)
+    settings = TrainingSettings(search=search, windows=WINDOWS)
+    whole, trials = searched(frame, settings, ManyPhases())
+    keeper = KilledAfter(ParameterSpace(ManyPhases.parameters), round(share * trials.height))
+    with pytest.raises(Killed):
+        search_windows(frame, ManyPhases(), settings, keeper=keeper)
+    n_known, keeper.most = round(share * trials.height), math.inf
+    told = []
+    again = search_windows(frame, ManyPhases(), settings, told.append, keeper=keeper)
+    assert keeper.table().equals(trials)
+    assert again.best.equals(whole.best)
+    assert again.to_json_dict() == whole.to_json_dict()
+    assert told[-1].done == told[-1].total == trials.height > n_known
+
+
+def test_recalled_trials_of_other_combinations_are_refused():
+    frame, settings = frame_of(BY_HAND), settings_of()
+    space = ParameterSpace(STRATEGY.parameters)
+    keeper = TrialsInMemory(space)
+    keeper.keep(LATEST, Trials(combination=np.array([1]), metrics=np.zeros((1, 18)), objective=np.zeros(1)))
+    with pytest.raises(InvalidInputError, match="of other combinations than this search asks for"):
+        search_windows(frame, STRATEGY, settings, keeper=keeper)

@@ -7,26 +7,33 @@ from typing import Any, Final
 import dagster as dg
 
 from tradepulse_pipeline.backtest.result import METRIC_NAMES
-from tradepulse_pipeline.configurations.lineage import engine_hash
 from tradepulse_pipeline.database import training_jobs
 from tradepulse_pipeline.database.configurations import list_configurations
 from tradepulse_pipeline.database.connection import Database
 from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.optimizers.genetic import initial_combinations
-from tradepulse_pipeline.orchestration.artifacts import Artifact
 from tradepulse_pipeline.orchestration.assets.indicators import indicators
 from tradepulse_pipeline.orchestration.failures import told_plainly
 from tradepulse_pipeline.orchestration.names import branch_name
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
 from tradepulse_pipeline.orchestration.presentation import document, place, simulated_metadata, table, written
 from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource, SettingsResource
-from tradepulse_pipeline.orchestration.tables import OPTIMIZATION_RESULTS, branch_key, read_frame, write_trials
+from tradepulse_pipeline.orchestration.tables import (
+    OPTIMIZATION_RESULTS,
+    branch_key,
+    read_frame,
+    search_version,
+    trial_files,
+    write_search,
+)
 from tradepulse_pipeline.orchestration.training_jobs import claim_job, reporter
+from tradepulse_pipeline.orchestration.trial_files import TrialFolder
 from tradepulse_pipeline.strategies.base import Strategy
 from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline.validation.training import TrainingSettings
-from tradepulse_pipeline.validation.walk_forward import LATEST, SearchResult, search_windows
+from tradepulse_pipeline.validation.trials import SearchResult
+from tradepulse_pipeline.validation.walk_forward import LATEST, search_windows
 
 #: How many of the latest window's best trials the page shows, and of their metrics which, as what, how written.
 _BEST: Final = 5
@@ -68,11 +75,16 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
             for series in all_series:
                 stored = read_frame(store, series)
                 training = _with_earlier(asked, db, strategy, series, stored.candles)
-                found = search_windows(
-                    stored.frame(strategy), strategy, training, reporter(context, db, job_id, series)
-                )
-                artifact = write_trials(store, series, strategy, found.trials, training, stored.fingerprint)
-                versions += [stored.fingerprint, training.digest(), engine_hash()]
+                with trial_files(
+                    store, series, strategy, training, stored.fingerprint, on_warning=context.log.warning
+                ) as files:
+                    found = search_windows(
+                        stored.frame(strategy), strategy, training, reporter(context, db, job_id, series), files
+                    )
+                    folder = files.finish()
+                    write_search(store, series, strategy, found, folder, training, stored.fingerprint)
+                    files.remove_finished()
+                versions += search_version(stored.fingerprint, training, found)
                 training_jobs.report_progress(
                     db,
                     job_id,
@@ -80,11 +92,11 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
                     run_id=context.run.run_id,
                     completed_combinations=found.total_trials,
                     failed_combinations=found.invalid_trials,
-                    best_net_profit=_best_net_profit(found),
+                    best_net_profit=found.best_net_profit,
                     data_fingerprint=stored.fingerprint,
                 )
                 context.add_asset_metadata(
-                    {**simulated_metadata(series), **_metadata(strategy, training, found, artifact)},
+                    {**simulated_metadata(series), **_metadata(strategy, training, found, folder)},
                     partition_key=str(series),
                 )
         return dg.MaterializeResult(data_version=joint_version(versions))
@@ -111,27 +123,21 @@ def _with_earlier(
     return replace(training, initial=initial_combinations(ParameterSpace(strategy.parameters), known))
 
 
-def _best_net_profit(found: SearchResult) -> float | None:
-    valid = found.trials.filter(found.trials["objective"].is_not_null())
-    return max(valid["net_profit"].to_list(), default=None)
-
-
 def _metadata(
-    strategy: Strategy, training: TrainingSettings, found: SearchResult, artifact: Artifact
+    strategy: Strategy, training: TrainingSettings, found: SearchResult, folder: TrialFolder
 ) -> dict[str, Any]:
-    latest = found.trials.filter((found.trials["window"] == LATEST) & found.trials["objective"].is_not_null())
-    best = latest.sort("objective", "trial", descending=[True, False]).head(_BEST)
+    best = found.best.filter((found.best["window"] == LATEST) & (found.best["rank"] <= _BEST))
     return {
         "verdict": _verdict(found),
         "dagster/row_count": found.total_trials,
         "valid_trials": found.total_trials - found.invalid_trials,
-        "train_windows": found.trials["window"].n_unique(),
+        "train_windows": len(found.searches) - len(found.not_searched),
         "method": training.search.method,
         "objective": training.search.objective,
         "seed": training.search.seed,
         "best_of_latest_window": _side_by_side(strategy, list(best.iter_rows(named=True))),
-        "file": place(artifact.url),
-        "sha256": artifact.sha256,
+        "files": place(folder.url),
+        "sha256": folder.sha256,
         "settings": document(training.to_json_dict()),
     }
 
@@ -147,7 +153,8 @@ def _side_by_side(strategy: Strategy, trials: Sequence[Mapping[str, Any]]) -> dg
 
 
 def _verdict(found: SearchResult) -> str:
-    valid, n_windows = found.total_trials - found.invalid_trials, found.trials["window"].n_unique()
+    valid = found.total_trials - found.invalid_trials
+    n_windows = len(found.searches) - len(found.not_searched)
     words = [
         f"{found.total_trials:,} trials in {n_windows} train windows, the latest one among them; {valid:,} made enough "
         "trades to count. The best of many looks good by luck alone: its figures are in-sample."

@@ -36,7 +36,8 @@ from tradepulse_pipeline.orchestration.tables import (
     branch_key,
     read_frame,
     read_record,
-    read_trials,
+    read_search,
+    search_version,
 )
 from tradepulse_pipeline.orchestration.training_jobs import claim_job
 from tradepulse_pipeline.strategies.base import Strategy
@@ -121,7 +122,7 @@ reads; what was not measured is null there.""",
             versions: list[str] = []
             for series in series_of(context):
                 stored = read_frame(store, series)
-                trials = read_trials(store, series, strategy, stored.fingerprint)
+                trials = read_search(store, series, strategy, stored.fingerprint)
                 record = read_record(store, series, strategy, trials, stored.fingerprint)
                 job_id = claim_job(context, db, strategy, [series], trials.training)
                 lineage = collect_lineage(
@@ -133,7 +134,7 @@ reads; what was not measured is null there.""",
                 )
                 built = build_configuration(series, strategy, trials.training, record, lineage, datetime.now(UTC))
                 row = _store(db, job_id, series, strategy, built, trials, record, context.run.run_id)
-                versions += [stored.fingerprint, trials.artifact.sha256, lineage.engine_hash]
+                versions += search_version(stored.fingerprint, trials.training, trials.found)
                 context.add_asset_metadata(
                     {**simulated_metadata(series), **_metadata(strategy, built, row, trials, record)},
                     partition_key=str(series),
@@ -154,7 +155,7 @@ def _store(
     run_id: str,
 ) -> ConfigurationRow | None:
     """Store configuration, search and the end of the training job's series, all or nothing."""
-    best = best_of(trials.table)
+    best = best_of(trials.found.best)
 
     def store(connection: "Connection") -> ConfigurationRow | None:
         row = None
@@ -168,9 +169,9 @@ def _store(
             strategy_name=strategy.name,
             series=series,
             run_id=run_id,
-            trials_path=trials.artifact.url,
-            trials_sha256=trials.artifact.sha256,
-            n_trials=trials.table.height,
+            trials_path=trials.folder.url,
+            trials_sha256=trials.folder.sha256,
+            n_trials=trials.found.total_trials,
             best=best,
         )
         training_jobs.finish_series(

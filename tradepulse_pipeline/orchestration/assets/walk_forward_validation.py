@@ -25,7 +25,8 @@ from tradepulse_pipeline.orchestration.tables import (
     WALK_FORWARD_VALIDATION,
     branch_key,
     read_frame,
-    read_trials,
+    read_search,
+    search_version,
     write_record,
 )
 from tradepulse_pipeline.orchestration.training_jobs import claim_job, reporter
@@ -83,17 +84,17 @@ refused.""",
             versions: list[str] = []
             for series in series_of(context):
                 stored = read_frame(store, series)
-                trials = read_trials(store, series, strategy, stored.fingerprint)
+                trials = read_search(store, series, strategy, stored.fingerprint)
                 job_id = claim_job(context, db, strategy, [series], trials.training)
                 record = judge_windows(
                     stored.frame(strategy),
                     strategy,
                     trials.training,
-                    trials.table,
+                    trials.found,
                     reporter(context, db, job_id, series),
                 )
                 trades, daily = write_record(store, series, strategy, record, trials, stored.fingerprint)
-                versions += [stored.fingerprint, trials.artifact.sha256]
+                versions += search_version(stored.fingerprint, trials.training, trials.found)
                 context.add_asset_metadata(
                     {
                         **simulated_metadata(series),

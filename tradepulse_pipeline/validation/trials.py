@@ -1,0 +1,265 @@
+"""The trials of a training: what each search came to, its best ones, and who keeps them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+import numpy as np
+
+from tradepulse_pipeline.backtest.result import METRIC_NAMES
+from tradepulse_pipeline.errors import InvalidInputError
+from tradepulse_pipeline.market.candles import FloatArray, IntArray
+from tradepulse_pipeline.optimizers.search import Trials
+from tradepulse_pipeline.strategies.space import ParameterSpace
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from tradepulse_pipeline.backtest.evaluators import Evaluator
+    from tradepulse_pipeline.backtest.settings import BarRange
+
+#: Blocks of days whose returns are summed for every parameter set that was tried (Bailey et al. 2015 take 16).
+N_BLOCKS: Final = 16
+
+#: Trials of a window that stay at hand, the best first.
+N_BEST: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowSearch:
+    """What the search of one train window came to; ``window`` -1 is the latest train window."""
+
+    window: int
+    n_trials: int
+    n_valid: int
+    #: The highest of the valid trials, None without any.
+    best_net_profit: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SearchResult:
+    """What all searches of a training came to.
+
+    Attributes
+    ----------
+    searches : tuple of WindowSearch
+        One per train window that was to be searched, ordered by window.
+    best : polars.DataFrame
+        The best valid trials of each window, at most 20, ordered by window and rank: window, rank (from 1), trial (its
+        number within the window's search), combination, a column per parameter, a column per metric, objective.
+    planned : int
+        Trials that each search was to make.
+    """
+
+    searches: tuple[WindowSearch, ...]
+    best: pl.DataFrame
+    planned: int
+
+    @property
+    def total_trials(self) -> int:
+        """Trials of all searches together."""
+        return sum(search.n_trials for search in self.searches)
+
+    @property
+    def invalid_trials(self) -> int:
+        """Trials that did not qualify."""
+        return sum(search.n_trials - search.n_valid for search in self.searches)
+
+    @property
+    def best_net_profit(self) -> float | None:
+        """The highest of all valid trials, None without any."""
+        return max((s.best_net_profit for s in self.searches if s.best_net_profit is not None), default=None)
+
+    @property
+    def is_complete(self) -> bool:
+        """False when the time was over before all planned trials were made."""
+        return all(search.n_trials == self.planned for search in self.searches)
+
+    @property
+    def not_searched(self) -> tuple[int, ...]:
+        """The windows in which no trial was made."""
+        return tuple(search.window for search in self.searches if not search.n_trials)
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Return all but the table ``best`` as JSON values."""
+        return {"searches": [asdict(search) for search in self.searches], "planned": self.planned}
+
+    @classmethod
+    def from_json_dict(cls, values: Mapping[str, Any], *, best: pl.DataFrame) -> Self:
+        """Join what ``to_json_dict`` wrote and the table."""
+        searches = tuple(WindowSearch(**search) for search in values["searches"])
+        return cls(searches=searches, best=best, planned=values["planned"])
+
+
+class TrialKeeper(Protocol):
+    """Keeps every trial of a training as it is made, so that a search that was killed goes on where it was."""
+
+    def recall(self, window: int) -> Trials | None:
+        """Return the trials that an unfinished attempt at the same training made in a window, in their order."""
+        ...
+
+    def keep(self, window: int, trials: Trials) -> None:
+        """Keep trials that follow those of the window that are kept already."""
+        ...
+
+    def keep_blocks(self, combination: IntArray, block_sums: FloatArray) -> None:
+        """Keep the sums of daily returns over equal blocks of days, (n, n_blocks), of combinations, (n,)."""
+        ...
+
+
+class TrialsInMemory:
+    """Keeps trials for as long as it lives, and recalls them."""
+
+    def __init__(self, space: ParameterSpace) -> None:
+        self._space: Final = space
+        self._trials: Final[dict[int, list[Trials]]] = {}
+        self._blocks: Final[list[pl.DataFrame]] = []
+
+    def recall(self, window: int) -> Trials | None:
+        """Return the trials of a window so far."""
+        return Trials.joined(self._trials[window]) if window in self._trials else None
+
+    def keep(self, window: int, trials: Trials) -> None:
+        """Keep more trials of a window."""
+        self._trials.setdefault(window, []).append(trials)
+
+    def keep_blocks(self, combination: IntArray, block_sums: FloatArray) -> None:
+        """Keep block sums."""
+        self._blocks.append(blocks_table(combination, block_sums))
+
+    def table(self) -> pl.DataFrame:
+        """Return all trials, ordered by window and trial."""
+        import polars as pl
+
+        return pl.concat(
+            [
+                trials_table(window, 0, Trials.joined(self._trials[window]), self._space)
+                for window in sorted(self._trials)
+            ]
+        )
+
+    def blocks(self) -> pl.DataFrame:
+        """Return the block sums of all combinations."""
+        import polars as pl
+
+        return pl.concat(self._blocks)
+
+
+class Recalled:
+    """An evaluator that answers from trials that were made before, in their order, and evaluates what follows.
+
+    Raises
+    ------
+    InvalidInputError
+        If other combinations are asked for than those that were tried.
+    """
+
+    def __init__(self, evaluator: Evaluator, trials: Trials) -> None:
+        self.space: Final = evaluator.space
+        self._evaluator: Final = evaluator
+        self._trials: Final = trials
+        self._position = 0
+
+    def evaluate(self, combinations: IntArray, window: BarRange) -> FloatArray:
+        """Return the metrics of each combination over ``window``, shape (n, n_metrics)."""
+        first, last = self._position, min(self._position + len(combinations), len(self._trials))
+        self._position = last
+        if not np.array_equal(self._trials.combination[first:last], combinations[: last - first]):
+            raise InvalidInputError(
+                f"Trials {first:,} to {last:,} of an unfinished search are of other combinations than this search asks "
+                "for. Remove the unfinished search's files and run it again."
+            )
+        fresh = combinations[last - first :]
+        made = self._trials.metrics[first:last]
+        return np.concatenate([made, self._evaluator.evaluate(fresh, window)]) if len(fresh) else made
+
+
+class Tally:
+    """Counts the trials of one window and remembers the best."""
+
+    def __init__(self, window: int, space: ParameterSpace) -> None:
+        self._window: Final = window
+        self._space: Final = space
+        self.n_trials = 0
+        self._n_valid = 0
+        self._best_net_profit: float | None = None
+        self._best = Trials.none()
+        self._best_numbers: IntArray = np.empty(0, dtype=np.int64)
+
+    def add(self, trials: Trials) -> None:
+        """Count more trials."""
+        rows = np.flatnonzero(~np.isnan(trials.objective))
+        if len(rows):
+            self._n_valid += len(rows)
+            highest = float(trials.metrics[rows, METRIC_NAMES.index("net_profit")].max())
+            self._best_net_profit = max(highest, highest if self._best_net_profit is None else self._best_net_profit)
+            if len(self._best) == N_BEST:  # of equal objectives the earlier trial is better
+                rows = rows[trials.objective[rows] > self._best.objective[-1]]
+            candidates = Trials.joined([self._best, trials.take(rows)])
+            numbers = np.concatenate([self._best_numbers, self.n_trials + rows])
+            order = np.argsort(-candidates.objective, kind="stable")[:N_BEST]
+            self._best, self._best_numbers = candidates.take(order), numbers[order]
+        self.n_trials += len(trials)
+
+    def result(self) -> WindowSearch:
+        """Return what the search came to."""
+        return WindowSearch(
+            window=self._window,
+            n_trials=self.n_trials,
+            n_valid=self._n_valid,
+            best_net_profit=self._best_net_profit,
+        )
+
+    def best_table(self) -> pl.DataFrame:
+        """Return the rows of ``SearchResult.best`` for this window."""
+        import polars as pl
+
+        table = trials_table(self._window, 0, self._best, self._space)
+        rank = pl.Series("rank", np.arange(1, len(self._best) + 1))
+        return table.with_columns(trial=pl.Series(self._best_numbers)).insert_column(1, rank)
+
+
+def trials_table(window: int, first: int, trials: Trials, space: ParameterSpace) -> pl.DataFrame:
+    """Return trials as rows: window, trial (numbered from ``first``), combination, parameters, metrics, objective.
+
+    What is NaN (an infinite profit factor, the objective of an invalid trial) is null.
+    """
+    import polars as pl
+
+    columns = {
+        "window": np.full(len(trials), window, dtype=np.int64),
+        "trial": np.arange(first, first + len(trials), dtype=np.int64),
+        "combination": trials.combination,
+        **space.columns(trials.combination),
+        **{name: trials.metrics[:, column] for column, name in enumerate(METRIC_NAMES)},
+        "objective": trials.objective,
+    }
+    return pl.DataFrame(columns, nan_to_null=True)
+
+
+def trials_of_table(table: pl.DataFrame) -> Trials:
+    """Return the trials whose rows ``trials_table`` made."""
+    import polars as pl
+
+    return Trials(
+        combination=table["combination"].to_numpy(),
+        metrics=table.select(pl.col(METRIC_NAMES).fill_null(np.nan)).to_numpy(),
+        objective=table["objective"].fill_null(np.nan).to_numpy(),
+    )
+
+
+def blocks_table(combination: IntArray, block_sums: FloatArray) -> pl.DataFrame:
+    """Return a row per combination: combination, block_0, block_1, …"""
+    import polars as pl
+
+    names = [f"block_{k}" for k in range(block_sums.shape[1])]
+    return pl.DataFrame({"combination": combination, **dict(zip(names, block_sums.T, strict=True))})
+
+
+def joined_best(tallies: Sequence[Tally]) -> pl.DataFrame:
+    """Return ``SearchResult.best`` for the searches of all windows."""
+    import polars as pl
+
+    return pl.concat([tally.best_table() for tally in tallies])
