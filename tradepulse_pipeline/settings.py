@@ -72,7 +72,10 @@ class Settings(BaseSettings):
         _SIMULATED.edge, description="Strength of the edge planted in simulated candles; 0: none."
     )
 
-    method: str = Field(_SEARCH.method, description="How parameter sets are searched.")
+    method: str = Field(
+        _SEARCH.method,
+        description="How parameter sets are searched; auto: grid if it takes less than a minute, else random.",
+    )
     budget: int | None = Field(_SEARCH.budget, description="Trials of a search; none: as the method is used to.")
     objective: str = Field(_SEARCH.objective, description="The metric that a search maximises.")
     minimum_trades: int = Field(_SEARCH.minimum_trades, description="Trades that a trial needs to be valid.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -16,48 +16,10 @@ from tradepulse_pipeline.market.series import MS_PER_DAY, SeriesKey
 from tradepulse_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from tradepulse_pipeline.backtest.settings import BarRange
     from tradepulse_pipeline.database.connection import Database
-    from tradepulse_pipeline.indicators.frame import IndicatorFrame
-    from tradepulse_pipeline.market.candles import Candles, FloatArray
-    from tradepulse_pipeline.strategies.base import Strategy
+    from tradepulse_pipeline.market.candles import Candles
+    from tradepulse_pipeline.validation.estimate import Estimate
     from tradepulse_pipeline.validation.training import TrainingSettings
-    from tradepulse_pipeline.validation.windows import WindowSettings
-
-#: How long the benchmark searches each of up to two windows, and how many parameter sets it draws to count trades.
-BENCHMARK_SECONDS: Final = 2.0
-N_DRAWS: Final = 200
-
-DAYS_PER_YEAR: Final = 365
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """What is to be expected of one training. Trades are those of randomly drawn parameter sets: their median, and the
-    busiest of them. ``months_for_proof`` is the history in which they make enough trades, None for never.
-    """
-
-    series: str
-    strategy: str
-    is_simulated: bool
-    n_candles: int
-    days: float
-    combinations: int
-    trials_per_search: int
-    searches: int
-    trials: int
-    seconds: float
-    trades_per_year: float
-    busiest_trades_per_year: float
-    windows: int
-    out_of_sample_days: float
-    out_of_sample_trades: float
-    busiest_out_of_sample_trades: float
-    trades_for_proof: int
-    share_with_enough_trades: float
-    can_be_proved: bool
-    months_for_proof: float | None
-    busiest_months_for_proof: float | None
 
 
 def estimate(
@@ -105,6 +67,7 @@ def estimate(
     """
     from tradepulse_pipeline.cli.database import open_database
     from tradepulse_pipeline.strategies.registry import get_strategy
+    from tradepulse_pipeline.validation.estimate import estimate_training
 
     settings = load_settings(**opt.given(ctx))
     training = settings.training()
@@ -124,100 +87,6 @@ def estimate(
         _show(one, training)
 
 
-def estimate_training(strategy: Strategy, series: SeriesKey, candles: Candles, training: TrainingSettings) -> Estimate:
-    """Return what a training on ``candles`` would take, measured for a few seconds, and how many trades to expect.
-
-    Raises
-    ------
-    InsufficientHistoryError
-        If there are too few candles for one window.
-    """
-    import numpy as np
-
-    from tradepulse_pipeline.backtest.evaluators import TabledEvaluator
-    from tradepulse_pipeline.backtest.result import METRIC_NAMES
-    from tradepulse_pipeline.backtest.settings import BarRange
-    from tradepulse_pipeline.indicators.frame import IndicatorFrame
-    from tradepulse_pipeline.validation.lifecycle import MATURE_TRADES
-    from tradepulse_pipeline.validation.windows import latest_train, make_windows
-
-    frame = IndicatorFrame.compute(candles.filled_forward(), strategy.indicators)
-    windows = make_windows(frame.open_time_ms, frame.timeframe, training.windows)
-    trains = [latest_train(frame.open_time_ms, frame.timeframe, training.windows)]
-    if training.windows.reoptimise:
-        trains += [window.train for window in windows]
-
-    evaluator = TabledEvaluator(
-        frame, strategy, side=training.side, account=training.account, workers=training.search.threads
-    )
-    size = evaluator.space.size
-    draws = np.random.default_rng(training.search.seed).choice(size, min(N_DRAWS, size), replace=False)
-    metrics = evaluator.evaluate(draws, BarRange(0, len(frame)))
-    days = (candles.end_ms - int(candles.open_time_ms[0])) / MS_PER_DAY
-    per_day: FloatArray = metrics[:, METRIC_NAMES.index("sample_size")] / days
-    median, busiest = float(np.median(per_day)), float(per_day.max())
-    test_days = sum(window.test_end_ms - window.test_start_ms for window in windows) / MS_PER_DAY
-    planned = training.search.planned_trials(size)
-    return Estimate(
-        series=str(series),
-        strategy=strategy.name,
-        is_simulated=series.market.is_simulated,
-        n_candles=len(candles),
-        days=days,
-        combinations=size,
-        trials_per_search=planned,
-        searches=len(trains),
-        trials=planned * len(trains),
-        seconds=planned * _seconds_per_trial(frame, strategy, training, trains),
-        trades_per_year=median * DAYS_PER_YEAR,
-        busiest_trades_per_year=busiest * DAYS_PER_YEAR,
-        windows=len(windows),
-        out_of_sample_days=test_days,
-        out_of_sample_trades=median * test_days,
-        busiest_out_of_sample_trades=busiest * test_days,
-        trades_for_proof=MATURE_TRADES,
-        share_with_enough_trades=float((per_day * test_days >= MATURE_TRADES).mean()),
-        can_be_proved=busiest * test_days >= MATURE_TRADES,
-        months_for_proof=_months(MATURE_TRADES, median, training.windows),
-        busiest_months_for_proof=_months(MATURE_TRADES, busiest, training.windows),
-    )
-
-
-def _seconds_per_trial(
-    frame: IndicatorFrame, strategy: Strategy, training: TrainingSettings, trains: list[BarRange]
-) -> float:
-    """Return the seconds that one trial takes in all searches together, measured on the first two.
-
-    The later searches are quicker than the first one: they find the signals of the parameter sets computed.
-    """
-    from tradepulse_pipeline.backtest.evaluators import TabledEvaluator
-    from tradepulse_pipeline.optimizers.deadline import Deadline
-    from tradepulse_pipeline.optimizers.search import search
-
-    evaluator = TabledEvaluator(
-        frame, strategy, side=training.side, account=training.account, workers=training.search.threads
-    )
-    measured = []
-    for train in trains[:2]:
-        started = time.perf_counter()
-        trials = search(evaluator, train, training.search, deadline=Deadline.after(BENCHMARK_SECONDS))
-        measured.append((time.perf_counter() - started) / len(trials))
-    return measured[0] + measured[-1] * (len(trains) - 1)
-
-
-def _months(trades: int, per_day: float, windows: WindowSettings) -> float | None:
-    """Return the months of history in which ``trades`` out-of-sample trades are made, None for never."""
-    if per_day == 0:
-        return None
-    test_days = trades / per_day
-    if windows.scheme == "train_test_split":
-        days = (test_days + windows.gap_days) / (1 - windows.train_ratio)
-    else:
-        n_windows = math.ceil(test_days / (windows.test_days - windows.gap_days))
-        days = windows.train_days + windows.test_days + (n_windows - 1) * windows.step
-    return days * 12 / DAYS_PER_YEAR
-
-
 def _candles(settings: Settings, database: Database, series: SeriesKey) -> tuple[SeriesKey, Candles]:
     """Return the stored candles of a series; without any, those of its simulated twin."""
     from tradepulse_pipeline.database.candles import load_candles
@@ -235,6 +104,8 @@ def _candles(settings: Settings, database: Database, series: SeriesKey) -> tuple
 
 
 def _show(found: Estimate, training: TrainingSettings) -> None:
+    from tradepulse_pipeline.validation.estimate import N_DRAWS
+
     page = console.stdout()
     label = " [yellow]SIMULATED[/yellow]" if found.is_simulated else ""
     page.print(f"[bold]{found.strategy} on {found.series}[/bold]{label}")
@@ -242,6 +113,7 @@ def _show(found: Estimate, training: TrainingSettings) -> None:
     rows = [
         ["History", f"{count(found.days, 0)} days, {found.n_candles:,} candles"],
         ["Combinations", f"{found.combinations:,}"],
+        ["Method", f"{found.method}{', chosen by the time it takes' if training.search.method == 'auto' else ''}"],
         [
             "Trials",
             f"{found.trials:,} ({found.trials_per_search:,} in {'each of ' if found.searches > 1 else ''}{searches})",
@@ -268,6 +140,8 @@ def _show(found: Estimate, training: TrainingSettings) -> None:
 
 
 def _verdict(found: Estimate) -> str:
+    from tradepulse_pipeline.validation.estimate import DAYS_PER_YEAR
+
     wanted = f"{found.trades_for_proof} out-of-sample trades"
     share = console.percent(found.share_with_enough_trades, 0)
     if found.share_with_enough_trades >= 0.5:

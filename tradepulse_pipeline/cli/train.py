@@ -90,9 +90,10 @@ def train(
 ) -> None:
     """Train strategies on markets, judge the result on unseen data, store it.
 
-    Without options it trains LIQUIDITY_SWEEP_V3 on the last 365 days of BTC/USDT 5m from Binance: a random search of
-    1,000 samples in each train window of 90 days, judged on the 30 days that follow, of which 7 are left out as a
-    gap. Several strategies, exchanges, pairs and timeframes make a product: each combination is trained.
+    Without options it trains LIQUIDITY_SWEEP_V3 on the last 365 days of BTC/USDT 5m from Binance: all combinations are
+    tried in each train window of 90 days, or 1,000 drawn at random where all would take more than a minute; judged on
+    the 30 days that follow, of which 7 are left out as a gap. Several strategies, exchanges, pairs and timeframes
+    make a product: each combination is trained.
 
     Where no exchange can be reached, stored candles are taken, and where there are none the simulated market, with
     the word SIMULATED on everything that comes of it. --source exchange forbids both.
@@ -346,10 +347,13 @@ def _announcement(strategy: Strategy, training: TrainingSettings, job_id: UUID, 
         if windows.scheme == "walk_forward"
         else f"train/test split at {windows.train_ratio:g}"
     )
+    if search.method == "auto":
+        method = f"all {size:,} combinations where that takes less than a minute here, else a random search"
+    else:
+        method = f"{search.method} search, {search.planned_trials(size):,} of {size:,} combinations"
     return (
-        f"Training {strategy.name} on {n_series} series: {search.method} search for {search.objective}, "
-        f"{search.planned_trials(size):,} of {size:,} combinations in each train window, {cut}, seed {search.seed}. "
-        f"Job {str(job_id)[:8]}."
+        f"Training {strategy.name} on {n_series} series for {search.objective}: {method}, in each train window, {cut}, "
+        f"seed {search.seed}. Job {str(job_id)[:8]}."
     )
 
 

@@ -142,6 +142,8 @@ def check_limit(space: ParameterSpace, settings: SearchSettings) -> None:
     SearchLimitError
         If so; the message gives its size and the limit.
     """
+    if settings.method == "auto":
+        return  # a grid beyond the limit is not chosen
     planned = settings.planned_trials(space.size)
     if planned > settings.max_combinations:
         raise SearchLimitError(

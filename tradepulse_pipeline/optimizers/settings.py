@@ -9,7 +9,8 @@ from typing import Final, Literal, get_args
 
 from tradepulse_pipeline.errors import InvalidInputError, one_of
 
-Method = Literal["grid", "random", "bayesian", "tpe", "genetic"]
+#: ``auto`` stands for ``grid`` where that takes less than a minute, else for ``random``: see ``validation.estimate``.
+Method = Literal["auto", "grid", "random", "bayesian", "tpe", "genetic"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 
 Objective = Literal["net_profit", "sharpe", "sortino", "calmar", "profit_factor", "expectancy"]
@@ -29,7 +30,8 @@ class SearchSettings:
     Every trial of a search is a different parameter set, so that a budget of n means n sets that were looked at.
     """
 
-    method: Method = "random"
+    #: With a budget, ``auto`` is ``random``.
+    method: Method = "auto"
     #: Number of trials; None for the method's default. A grid search tries all combinations whatever it says.
     budget: int | None = None
     objective: Objective = "net_profit"
@@ -48,6 +50,8 @@ class SearchSettings:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise one_of("method", self.method, METHODS)
+        if self.method == "auto" and self.budget is not None:
+            object.__setattr__(self, "method", "random")
         if self.objective not in OBJECTIVES:
             raise one_of("objective", self.objective, OBJECTIVES)
         if self.budget is not None and self.budget < 1:
@@ -72,11 +76,18 @@ class SearchSettings:
     def planned_trials(self, space_size: int) -> int:
         """Return how many trials a search of a space with ``space_size`` combinations makes.
 
+        Raises
+        ------
+        InvalidInputError
+            If the method is still to be chosen.
+
         Examples
         --------
         >>> SearchSettings(method="tpe").planned_trials(201_600), SearchSettings(method="grid").planned_trials(201_600)
         (300, 201600)
         """
+        if self.method == "auto":
+            raise InvalidInputError("method: found 'auto'; choose a method, or have 'settled' choose one, to search.")
         if self.method == "grid":
             return space_size
         return min(self.budget or DEFAULT_BUDGETS[self.method], space_size)

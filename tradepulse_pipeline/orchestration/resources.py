@@ -62,7 +62,8 @@ class SettingsResource(dg.ConfigurableResource[None]):
     method: Method = Field(
         default=_SEARCH.method,
         description="How parameter sets are searched: `grid` tries them all, `random` a sample, `bayesian` and `tpe` "
-        "learn from what they tried, `genetic` breeds a population, starting from what earlier trainings found.",
+        "learn from what they tried, `genetic` breeds a population, starting from what earlier trainings found. `auto` "
+        "is `grid` where that takes less than a minute here, else `random`; with a budget it is `random`.",
     )
     budget: int = Field(
         default=_SEARCH.budget or 0,

@@ -48,7 +48,7 @@ def test_help_of_a_command_says_what_its_options_take(run: Run, command: str) ->
 
 def test_help_of_train_shows_defaults_and_allowed_values(run: Run) -> None:
     text = " ".join(run("train", "--help").stdout.replace("│", "").split())
-    assert "One of grid, random, bayesian, tpe, genetic. Default: random." in text
+    assert "One of auto, grid, random, bayesian, tpe, genetic. Default: auto." in text
     assert "Days of a train window. Default: 90." in text
     assert "Default: 1000 (random), 60 (bayesian), 300 (tpe), 600 (genetic)." in text
 
@@ -70,7 +70,10 @@ def test_every_setting_of_a_training_is_an_option_by_its_own_name_too(run: Run) 
         (("train", "--exchange", "X"), "kraken"),
         (("train", "--timeframe", "5min"), "Unknown timeframe '5min'. Did you mean '5m'? Allowed: 1m, 3m, 5m"),
         (("train", "--pair", "BTCUSDT"), "Pair 'BTCUSDT' is not valid: expected base and quote"),
-        (("train", "--method", "gird"), "Unknown method 'gird'. Did you mean 'grid'? Allowed: grid, random, bayesian"),
+        (
+            ("train", "--method", "gird"),
+            "Unknown method 'gird'. Did you mean 'grid'? Allowed: auto, grid, random, bayesian",
+        ),
         (("train", "--objective", "profit"), "Unknown objective 'profit'. Did you mean 'net_profit'"),
         (("train", "--source", "web"), "Unknown source 'web'. Allowed: auto, exchange, stored, simulated"),
         (("train", "--side", "up"), "side: found 'up' from option. Input should be 'long', 'short' or 'both'"),

@@ -9,7 +9,7 @@ from tradepulse_pipeline.optimizers.settings import SearchSettings
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("method", "randm", "Did you mean 'random'? Allowed: grid, random, bayesian, tpe, genetic"),
+        ("method", "randm", "Did you mean 'random'? Allowed: auto, grid, random, bayesian, tpe, genetic"),
         ("objective", "sharp", "Did you mean 'sharpe'? Allowed: net_profit, sharpe, sortino, calmar, profit_factor"),
         ("budget", 0, "at least 1 trial"),
         ("minimum_trades", 0, "at least 1"),
@@ -51,3 +51,10 @@ def test_planned_trials(method, budget, size, planned):
 def test_threads_are_the_workers_asked_for_or_the_cores():
     assert SearchSettings(workers=3).threads == 3
     assert SearchSettings(workers=0).threads >= 1
+
+
+def test_auto_is_settled_by_a_budget_and_plans_nothing_before():
+    assert SearchSettings().method == "auto"
+    assert SearchSettings(budget=50).method == "random"
+    with pytest.raises(InvalidInputError, match="found 'auto'; choose a method"):
+        SearchSettings().planned_trials(10)

@@ -82,7 +82,7 @@ def test_what_is_left_out_has_its_default():
         ({"side": "up"}, "side: found 'up'.*'long', 'short' or 'both'"),
         (
             {"search": {"method": "annealing"}},
-            "search.method: found 'annealing'.*'grid', 'random', 'bayes",
+            "search.method: found 'annealing'.*'auto', 'grid', 'random', 'bayes",
         ),
         ({"search": {"budget": "many"}}, "search.budget: found 'many'.*valid integer"),
         ({"search": {"seed": True}}, "search.seed: found True.*valid integer"),

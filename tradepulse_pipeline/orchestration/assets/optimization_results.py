@@ -31,6 +31,7 @@ from tradepulse_pipeline.orchestration.training_jobs import claim_job, reporter
 from tradepulse_pipeline.orchestration.trial_files import TrialFolder
 from tradepulse_pipeline.strategies.base import Strategy
 from tradepulse_pipeline.strategies.space import ParameterSpace
+from tradepulse_pipeline.validation.estimate import settled
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.trials import SearchResult
 from tradepulse_pipeline.validation.walk_forward import LATEST, search_windows
@@ -74,13 +75,16 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
             versions: list[str] = []
             for series in all_series:
                 stored = read_frame(store, series)
-                training = _with_earlier(asked, db, strategy, series, stored.candles)
+                frame = stored.frame(strategy)
+                training = settled(frame, strategy, _with_earlier(asked, db, strategy, series, stored.candles))
+                if asked.search.method == "auto":
+                    context.log.info(
+                        f"{series}: {training.search.method} search, by the time that the whole grid takes."
+                    )
                 with trial_files(
                     store, series, strategy, training, stored.fingerprint, on_warning=context.log.warning
                 ) as files:
-                    found = search_windows(
-                        stored.frame(strategy), strategy, training, reporter(context, db, job_id, series), files
-                    )
+                    found = search_windows(frame, strategy, training, reporter(context, db, job_id, series), files)
                     folder = files.finish()
                     write_search(store, series, strategy, found, folder, training, stored.fingerprint)
                     files.remove_finished()
