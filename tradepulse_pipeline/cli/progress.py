@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from tradepulse_pipeline.cli import console
@@ -112,11 +111,3 @@ def told(progress: Progress) -> str:
     """Return what a phase has to say besides its counts."""
     best = "" if progress.best is None else f"best in-sample {console.number(progress.best)}"
     return ", ".join(part for part in (progress.detail, best) if part)
-
-
-def engine_is_compiled() -> bool:
-    """Return whether the engine's machine code is there from an earlier run."""
-    from tradepulse_pipeline.backtest.tables import hop_all
-
-    folder = hop_all.stats.cache_path
-    return folder is not None and any(Path(folder).glob("tables.hop_all-*.nbi"))

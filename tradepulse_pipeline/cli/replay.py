@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
+from tradepulse_pipeline.backtest.compilation import engine_is_compiled
 from tradepulse_pipeline.cli import console
 from tradepulse_pipeline.cli.options import AsJson
-from tradepulse_pipeline.cli.progress import display, engine_is_compiled
+from tradepulse_pipeline.cli.progress import display
 from tradepulse_pipeline.cli.verdict import marked, series_of
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.settings import load_settings

@@ -281,7 +281,8 @@ def _train_one(
     job_id: UUID,
     title: str,
 ) -> Trained:
-    from tradepulse_pipeline.cli.progress import display, engine_is_compiled
+    from tradepulse_pipeline.backtest.compilation import engine_is_compiled
+    from tradepulse_pipeline.cli.progress import display
     from tradepulse_pipeline.database.configurations import list_configurations, transitions
     from tradepulse_pipeline.database.training_jobs import get
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from tradepulse_pipeline.backtest.compilation import engine_is_compiled
 from tradepulse_pipeline.backtest.result import METRIC_NAMES
 from tradepulse_pipeline.database import training_jobs
 from tradepulse_pipeline.database.configurations import list_configurations
@@ -76,6 +77,8 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
             for series in all_series:
                 stored = read_frame(store, series)
                 frame = stored.frame(strategy)
+                if not engine_is_compiled():
+                    context.log.info("The engine is compiled: once per machine and version, for about a minute.")
                 training = settled(frame, strategy, _with_earlier(asked, db, strategy, series, stored.candles))
                 if asked.search.method == "auto":
                     context.log.info(
