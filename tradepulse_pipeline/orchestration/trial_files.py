@@ -83,6 +83,8 @@ class TrialFiles:
         self._folder: Final = base.folder(self._name)
         self._pool: Final = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
+        #: Trials that were there from an unfinished attempt.
+        self.n_recalled = 0
         self._window = LATEST
         self._held: list[Trials] = []
         self._n_kept: Final[dict[int, int]] = {}
@@ -110,7 +112,9 @@ class TrialFiles:
             self._pool.shutdown()
 
     def recall(self, window: int) -> Trials | None:
-        """Return the trials of a window that an unfinished attempt left."""
+        """Return the trials of a window that an unfinished attempt left; those of the window before are written."""
+        self._flush()
+        self._window = window
         folder, parts = self._folder.folder(TRIALS), []
         names = [name for name in folder.names() if name.startswith(_prefix(window))]
         for number, name in enumerate(names):
@@ -125,13 +129,12 @@ class TrialFiles:
             parts.append(trials_of_table(table))
             self._sha256[name] = artifact.sha256
         self._n_files[window], self._n_kept[window] = len(names), sum(map(len, parts))
+        self.n_recalled += self._n_kept[window]
         return Trials.joined(parts) if parts else None
 
     def keep(self, window: int, trials: Trials) -> None:
         """Keep more trials of a window."""
-        if window != self._window:
-            self._flush()
-            self._window = window
+        assert window == self._window
         self._held.append(trials)
         if sum(map(len, self._held)) >= MOST_HELD or time.monotonic() - self._last >= LONGEST_HELD_S:
             self._flush()

@@ -219,6 +219,33 @@ def test_a_genetic_training_starts_from_earlier_ones_and_repeats_from_what_is_st
     assert found.best.equals(stored.found.best)
 
 
+def test_a_training_that_died_goes_on_from_the_trials_that_it_made(train, database, store, instance):
+    whole, broken = "binance:WHOLE-USDT:5m", "binance:BROKEN-USDT:5m"
+    store_candles(database, SeriesKey.parse(broken), stored_candles(database, whole), "file")
+    settings = SMALL.model_copy(update={"source": "stored"})
+    assert train(whole, settings=settings).success
+
+    def die(progress):
+        if progress.phase == "search" and progress.done > 2 * 40:
+            raise RuntimeError("the machine is on fire")
+
+    with listening(die):
+        assert "the machine is on fire" in error_of(train(broken, settings=settings))
+    result = train(broken, settings=settings)
+    assert result.success
+    assert any(
+        "went on from 80 trials of an unfinished search" in entry.user_message
+        for entry in instance.all_logs(result.run_id)
+    )
+    trials = {}
+    for key in (whole, broken):
+        series = SeriesKey.parse(key)
+        trials[key] = all_trials(read_search(store, series, STRATEGY, read_frame(store, series).fingerprint))
+    assert trials[broken].equals(trials[whole])
+    new, old = (list_configurations(database, pair=pair)[0] for pair in ("BROKEN/USDT", "WHOLE/USDT"))
+    assert (new.parameters, new.out_of_sample_metrics) == (old.parameters, old.out_of_sample_metrics)
+
+
 def test_a_run_over_several_series_makes_each_of_them(train, database):
     keys = ("simulated:ONE-USDT:5m", "simulated:TWO-USDT:5m")
     result = train(*keys)

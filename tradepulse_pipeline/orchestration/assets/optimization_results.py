@@ -89,6 +89,8 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
                 ) as files:
                     found = search_windows(frame, strategy, training, reporter(context, db, job_id, series), files)
                     folder = files.finish()
+                    if files.n_recalled:
+                        context.log.info(f"{series}: went on from {files.n_recalled:,} trials of an unfinished search.")
                     write_search(store, series, strategy, found, folder, training, stored.fingerprint)
                     files.remove_finished()
                 versions += search_version(stored.fingerprint, training, found)
