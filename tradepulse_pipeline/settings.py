@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     )
     budget: int | None = Field(_SEARCH.budget, description="Trials of a search; none: as the method is used to.")
     objective: str = Field(_SEARCH.objective, description="The metric that a search maximises.")
+    further_objectives: Names = Field(
+        _SEARCH.further_objectives, description="Metrics that a genetic search weighs beside the objective."
+    )
     minimum_trades: int = Field(_SEARCH.minimum_trades, description="Trades that a trial needs to be valid.")
     seed: int = Field(_SEARCH.seed, description="Seed of every random draw.")
     workers: int = Field(_SEARCH.workers, description="Threads that evaluate trials; 0: one per core.")
@@ -121,14 +124,14 @@ class Settings(BaseSettings):
         """Take values from the caller alone: ``load_settings`` joins the sources, to know where each came from."""
         return (init_settings,)
 
-    @field_validator("strategies", "exchanges", "pairs", "timeframes", mode="before")
+    @field_validator("strategies", "exchanges", "pairs", "timeframes", "further_objectives", mode="before")
     @classmethod
     def _names(cls, value: object, info: ValidationInfo) -> object:
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
             return value
         names = tuple(dict.fromkeys(name.strip() for part in parts for name in part.split(",") if name.strip()))
-        if not names:
+        if not names and info.field_name != "further_objectives":
             raise ValueError("Expected at least one name")
         return names
 

@@ -55,9 +55,10 @@ def test_every_training_setting_reaches_the_domain() -> None:
         "risk_fraction": 0.5,
         "max_leverage": 3.0,
         "max_holding_bars": 4,
-        "method": "tpe",
+        "method": "genetic",
         "budget": 7,
         "objective": "calmar",
+        "further_objectives": ("drawdown", "sharpe"),
         "minimum_trades": 2,
         "seed": 9,
         "workers": 3,
@@ -84,6 +85,17 @@ def test_lists_are_written_with_commas_or_as_toml_arrays(project: Path, monkeypa
     assert settings.pairs == ("BTC/USDT", "ETH/USDT")
     assert settings.timeframes == ("5m", "1h")
     assert settings.exchanges == ("kraken", "binance")
+
+
+def test_no_further_objectives_may_be_asked_for_in_so_many_words(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRADEPULSE_FURTHER_OBJECTIVES", "drawdown, sharpe")
+    assert load_settings().further_objectives == ("drawdown", "sharpe")
+    assert load_settings(further_objectives=[""]).further_objectives == ()
+    monkeypatch.delenv("TRADEPULSE_FURTHER_OBJECTIVES")
+    (project / "tradepulse.toml").write_text("further_objectives = []\n")
+    assert load_settings().further_objectives == ()
 
 
 def test_an_empty_variable_counts_as_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +125,7 @@ def test_a_wrong_file_is_told_with_field_value_and_what_is_allowed(project: Path
     [
         ("fee_rate", "0.5", r"fee_rate: found 0.5, expected .*0.1.*fee_rate: from environment TRADEPULSE_FEE_RATE"),
         ("method", "gird", r"Unknown method 'gird'. Did you mean 'grid'.*from environment TRADEPULSE_METHOD"),
+        ("further_objectives", "calmar", r"found calmar with the method.*TRADEPULSE_FURTHER_OBJECTIVES"),
         ("gap_days", "31", r"gap_days: found 31, expected less than test_days.*from environment TRADEPULSE_GAP_DAYS"),
         ("source", "web", r"Unknown source 'web'. Allowed: auto, exchange, stored, simulated.*TRADEPULSE_SOURCE"),
         ("history_days", "0", r"history_days: found 0, expected 1 to .*TRADEPULSE_HISTORY_DAYS"),

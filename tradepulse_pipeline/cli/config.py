@@ -57,5 +57,5 @@ def _value(settings: Settings, name: str) -> Any:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(value)
+        return ", ".join(value) or "–"
     return "–" if value is None else str(value)

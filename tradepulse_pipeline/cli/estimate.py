@@ -34,6 +34,7 @@ def estimate(
     method: opt.Method = None,
     budget: opt.Budget = None,
     objective: opt.Objective = None,
+    further_objectives: opt.FurtherObjectives = None,
     minimum_trades: opt.MinimumTrades = None,
     max_combinations: opt.MaxCombinations = None,
     seed: opt.Seed = None,

@@ -103,6 +103,16 @@ Budget = Annotated[
     setting("budget", "--budget", SEARCH, "TRIALS", text=f"Trials of a search. [dim]Default: {_BUDGETS}.[/dim]"),
 ]
 Objective = Annotated[str | None, setting("objective", "--objective", SEARCH, "NAME", note=_one_of(OBJECTIVES))]
+FurtherObjectives = Annotated[
+    list[str] | None,
+    setting(
+        "further_objectives",
+        "--further-objective",
+        SEARCH,
+        "NAME",
+        note=f"One or several of {', '.join(OBJECTIVES)}. What is stored is the best by the objective alone.",
+    ),
+]
 MinimumTrades = Annotated[str | None, setting("minimum_trades", "--minimum-trades", SEARCH, "TRADES")]
 MaxCombinations = Annotated[str | None, setting("max_combinations", "--max-combinations", SEARCH, "TRIALS")]
 MaxRuntime = Annotated[str | None, setting("max_runtime_seconds", "--max-runtime", SEARCH, "SECONDS")]

@@ -67,6 +67,7 @@ def train(
     method: opt.Method = None,
     budget: opt.Budget = None,
     objective: opt.Objective = None,
+    further_objectives: opt.FurtherObjectives = None,
     minimum_trades: opt.MinimumTrades = None,
     max_combinations: opt.MaxCombinations = None,
     max_runtime_seconds: opt.MaxRuntime = None,
@@ -353,8 +354,8 @@ def _announcement(strategy: Strategy, training: TrainingSettings, job_id: UUID, 
     else:
         method = f"{search.method} search, {search.planned_trials(size):,} of {size:,} combinations"
     return (
-        f"Training {strategy.name} on {n_series} series for {search.objective}: {method}, in each train window, {cut}, "
-        f"seed {search.seed}. Job {str(job_id)[:8]}."
+        f"Training {strategy.name} on {n_series} series for {' and '.join(search.objectives)}: {method}, in each train "
+        f"window, {cut}, seed {search.seed}. Job {str(job_id)[:8]}."
     )
 
 

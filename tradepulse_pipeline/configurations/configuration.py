@@ -196,7 +196,7 @@ def why_no_configuration(record: OutOfSampleRecord, settings: TrainingSettings) 
         )
     return (
         f"None of the {record.latest_trials:,} parameter sets tried on the latest train window qualified: it takes "
-        f"{settings.search.minimum_trades} trades and a finite {settings.search.objective}."
+        f"{settings.search.minimum_trades} trades and a finite {' and '.join(settings.search.objectives)}."
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tradepulse_pipeline.database.connection import Connection
 
-_INDEX_COLUMNS: Final = ("window", "rank", "trial", "combination", "objective")
+_INDEX_COLUMNS: Final = ("window", "rank", "trial", "combination", "objective", "on_pareto_front")
 
 _RECORD: Final = """
     INSERT INTO searches (training_job_id, strategy_name, exchange, pair, timeframe, run_id,
@@ -71,7 +71,7 @@ class Search:
 
 
 def best_of(best: pl.DataFrame) -> list[Trial]:
-    """Return the rows of a search's best trials, as they are stored.
+    """Return the rows of a search's best trials, as they are stored: those that have a rank.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def best_of(best: pl.DataFrame) -> list[Trial]:
             parameters={name: row[name] for name in parameters},
             metrics={name: finite_or_none(row[name]) for name in METRIC_NAMES},
         )
-        for row in best.iter_rows(named=True)
+        for row in best.drop_nulls("rank").iter_rows(named=True)
     ]
 
 

@@ -23,8 +23,11 @@ class Optimizer(Protocol):
         """Return the next combinations to try, shape (n,), none of them tried before; empty when finished."""
         ...
 
-    def tell(self, combinations: IntArray, objective: FloatArray) -> None:
-        """Take the objective of each combination that was asked for last, shape (n,); NaN marks an invalid trial."""
+    def tell(self, combinations: IntArray, objectives: FloatArray) -> None:
+        """Take what each combination that was asked for last scored, shape (n, n_objectives), higher being better.
+
+        An invalid trial is a row of NaN. A method that knows a single objective is asked for a single one.
+        """
         ...
 
 

@@ -48,10 +48,10 @@ class BayesianOptimizer:
             return np.array([self._untried.take(int(draw)) for draw in draws], dtype=np.int64)
         return self._proposals(min(BATCH, n_left))
 
-    def tell(self, combinations: IntArray, objective: FloatArray) -> None:
+    def tell(self, combinations: IntArray, objectives: FloatArray) -> None:
         """Remember the trials."""
         self._combinations = np.concatenate([self._combinations, combinations])
-        self._objective = np.concatenate([self._objective, objective])
+        self._objective = np.concatenate([self._objective, objectives[:, 0]])
 
     def _proposals(self, n: int) -> IntArray:
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]

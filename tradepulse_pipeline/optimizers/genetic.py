@@ -1,4 +1,4 @@
-"""Genetic evolution: NSGA-II with one objective, by Optuna."""
+"""Genetic evolution: NSGA-II with one objective or several, by Optuna."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ MOST_GIVEN: Final = POPULATION // 2
 class GeneticOptimizer:
     """Breeds each generation from the best half of the two before it (Deb et al. 2002): crossover and mutation.
 
+    With several objectives the best are the Pareto front, then the front of what is left, and so on; of the last front
+    that finds room, the trials furthest from their neighbours, so that the population spreads along it.
+
     The first generation starts with the combinations in ``initial`` and goes on with random ones. An invalid trial has
     no place in its generation: what a batch lacks to a whole population is asked for in the next one.
 
@@ -32,7 +35,9 @@ class GeneticOptimizer:
         If ``initial`` has a combination that ``space`` does not have.
     """
 
-    def __init__(self, space: ParameterSpace, *, n_trials: int, seed: int, initial: IntArray = NO_MORE) -> None:
+    def __init__(
+        self, space: ParameterSpace, *, n_trials: int, seed: int, n_objectives: int = 1, initial: IntArray = NO_MORE
+    ) -> None:
         from optuna.samplers import NSGAIISampler
 
         if strange := [combination for combination in initial.tolist() if not 0 <= combination < space.size]:
@@ -42,7 +47,7 @@ class GeneticOptimizer:
         self._n_left = n_trials
         self._n_missing = POPULATION
         sampler = NSGAIISampler(population_size=POPULATION, seed=seed)
-        self._study: Final = DistinctStudy(space, sampler, seed=seed, initial=initial)
+        self._study: Final = DistinctStudy(space, sampler, seed=seed, n_objectives=n_objectives, initial=initial)
 
     def ask(self) -> IntArray:
         """Return a generation, or what it still lacks of valid trials."""
@@ -50,10 +55,10 @@ class GeneticOptimizer:
         self._n_left -= n
         return self._study.ask(n)
 
-    def tell(self, combinations: IntArray, objective: FloatArray) -> None:
+    def tell(self, combinations: IntArray, objectives: FloatArray) -> None:
         """Tell the study what the last batch scored."""
-        self._study.tell(objective)
-        self._n_missing -= int(np.isfinite(objective).sum())
+        self._study.tell(objectives)
+        self._n_missing -= int(np.isfinite(objectives).all(axis=1).sum())
         if self._n_missing == 0:
             self._n_missing = POPULATION
 

@@ -24,5 +24,5 @@ class GridOptimizer:
         first, self._next = self._next, min(self._next + CHUNK, self._space_size)
         return np.arange(first, self._next, dtype=np.int64)
 
-    def tell(self, combinations: IntArray, objective: FloatArray) -> None:
+    def tell(self, combinations: IntArray, objectives: FloatArray) -> None:
         """Learn nothing: every combination is tried anyway."""

@@ -24,5 +24,5 @@ class RandomOptimizer:
         first, self._next = self._next, self._next + CHUNK
         return self._draws[first : self._next]
 
-    def tell(self, combinations: IntArray, objective: FloatArray) -> None:
+    def tell(self, combinations: IntArray, objectives: FloatArray) -> None:
         """Learn nothing: the draws were made before."""

@@ -37,7 +37,8 @@ class Trials:
     ----------
     combination : int64 array of shape (n_trials,)
     metrics : float64 array of shape (n_trials, n_metrics), in the order of ``Metrics``
-    objective : float64 array of shape (n_trials,), NaN for an invalid trial
+    objective : float64 array of shape (n_trials,)
+        The one that chooses, NaN for an invalid trial. What a trial scored in further ones, its metrics tell.
     """
 
     combination: IntArray
@@ -121,8 +122,11 @@ def search_batches(
             if scored and deadline.has_passed:
                 return
             metrics = evaluator.evaluate(part, window)
-            objective = objective_values(metrics, objective=settings.objective, minimum_trades=settings.minimum_trades)
-            scored.append(objective)
+            objectives = objective_values(
+                metrics, objectives=settings.objectives, minimum_trades=settings.minimum_trades
+            )
+            scored.append(objectives)
+            objective = objectives[:, 0]
             done += len(part)
             best = max(best, float(np.nanmax(objective, initial=-np.inf)))
             on_progress(
@@ -163,5 +167,8 @@ def make_optimizer(space: ParameterSpace, settings: SearchSettings, initial: Int
     if settings.method == "bayesian":
         return BayesianOptimizer(space, n_trials=n_trials, seed=settings.seed)
     if settings.method == "genetic":
-        return GeneticOptimizer(space, n_trials=n_trials, seed=settings.seed, initial=initial)
+        n_objectives = len(settings.objectives)
+        return GeneticOptimizer(
+            space, n_trials=n_trials, seed=settings.seed, n_objectives=n_objectives, initial=initial
+        )
     return TpeOptimizer(space, n_trials=n_trials, seed=settings.seed)

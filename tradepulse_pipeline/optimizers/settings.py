@@ -13,7 +13,7 @@ from tradepulse_pipeline.errors import InvalidInputError, one_of
 Method = Literal["auto", "grid", "random", "bayesian", "tpe", "genetic"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 
-Objective = Literal["net_profit", "sharpe", "sortino", "calmar", "profit_factor", "expectancy"]
+Objective = Literal["net_profit", "sharpe", "sortino", "calmar", "profit_factor", "expectancy", "drawdown"]
 OBJECTIVES: Final[tuple[Objective, ...]] = get_args(Objective)
 
 #: Trials of a search whose budget is not given. A grid search has no budget: it tries everything.
@@ -34,7 +34,10 @@ class SearchSettings:
     method: Method = "auto"
     #: Number of trials; None for the method's default. A grid search tries all combinations whatever it says.
     budget: int | None = None
+    #: The one that chooses: the parameters of its best trial are those that are run and stored.
     objective: Objective = "net_profit"
+    #: What a genetic search weighs beside it, in search of trials that none beats in everything: the Pareto front.
+    further_objectives: tuple[Objective, ...] = ()
     #: Trades that a trial needs in its train window to be valid.
     minimum_trades: int = 10
     seed: int = 0
@@ -54,6 +57,20 @@ class SearchSettings:
             object.__setattr__(self, "method", "random")
         if self.objective not in OBJECTIVES:
             raise one_of("objective", self.objective, OBJECTIVES)
+        for objective in self.further_objectives:
+            if objective not in OBJECTIVES:
+                raise one_of("objective", objective, OBJECTIVES, where="further_objectives")
+        found = f"further_objectives: found {', '.join(self.further_objectives)}"
+        if self.further_objectives and self.method != "genetic":
+            raise InvalidInputError(
+                f"{found} with the method {self.method!r}; only a genetic search weighs several objectives. Take the "
+                "method 'genetic' or leave them out."
+            )
+        if len(set(self.objectives)) < len(self.objectives):
+            raise InvalidInputError(
+                f"{found} beside the objective {self.objective!r}, expected each objective once. Leave out what is "
+                "there already."
+            )
         if self.budget is not None and self.budget < 1:
             raise InvalidInputError(f"budget: found {self.budget}, expected at least 1 trial, or none for the default.")
         for name, least in (("minimum_trades", 1), ("workers", 0), ("memory_limit_mib", 1), ("max_combinations", 1)):
@@ -67,6 +84,11 @@ class SearchSettings:
             raise InvalidInputError(
                 f"max_runtime_seconds: found {self.max_runtime_seconds}, expected a number of at least 0 (0: no limit)."
             )
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """All objectives, the one that chooses first."""
+        return (self.objective, *self.further_objectives)
 
     @property
     def threads(self) -> int:

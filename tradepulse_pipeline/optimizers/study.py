@@ -22,7 +22,15 @@ class DistinctStudy:
     its place. Invalid trials are told as failed too: samplers leave them out.
     """
 
-    def __init__(self, space: ParameterSpace, sampler: BaseSampler, *, seed: int, initial: IntArray = NO_MORE) -> None:
+    def __init__(
+        self,
+        space: ParameterSpace,
+        sampler: BaseSampler,
+        *,
+        seed: int,
+        n_objectives: int = 1,
+        initial: IntArray = NO_MORE,
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -32,7 +40,7 @@ class DistinctStudy:
             parameter.name: optuna.distributions.IntDistribution(0, len(parameter.grid) - 1)
             for parameter in space.parameters
         }
-        self._study: Final = optuna.create_study(direction="maximize", sampler=sampler)
+        self._study: Final = optuna.create_study(directions=["maximize"] * n_objectives, sampler=sampler)
         self._initial: Final = deque(initial.tolist())
         self._out: list[Any] = []
 
@@ -40,15 +48,18 @@ class DistinctStudy:
         """Return the next ``n`` combinations; the caller sees to it that so many are untried."""
         return np.array([self._propose() for _ in range(n)], dtype=np.int64)
 
-    def tell(self, objective: FloatArray) -> None:
-        """Tell the sampler what the combinations that were asked for last scored; NaN marks an invalid trial."""
+    def tell(self, objectives: FloatArray) -> None:
+        """Tell the sampler what the combinations that were asked for last scored, shape (n, n_objectives).
+
+        A row with NaN marks an invalid trial.
+        """
         from optuna.trial import TrialState
 
-        for trial, value in zip(self._out, objective, strict=True):
-            if np.isnan(value):
+        for trial, values in zip(self._out, objectives, strict=True):
+            if np.isnan(values).any():
                 self._study.tell(trial, state=TrialState.FAIL)
             else:
-                self._study.tell(trial, float(value))
+                self._study.tell(trial, values.tolist())
         self._out = []
 
     def _propose(self) -> int:

@@ -31,6 +31,6 @@ class TpeOptimizer:
         self._n_left -= n
         return self._study.ask(n)
 
-    def tell(self, combinations: IntArray, objective: FloatArray) -> None:
+    def tell(self, combinations: IntArray, objectives: FloatArray) -> None:
         """Tell the study what the last batch scored."""
-        self._study.tell(objective)
+        self._study.tell(objectives)

@@ -32,7 +32,7 @@ _POINTS: Final = 480
 _LINE, _TEXT = "#4f7cff", "#8a8f98"
 
 #: Metrics shown side by side, with what they are called on screen and how they are written.
-_SHOWN: Final[Mapping[str, tuple[str, str]]] = {
+METRICS_SHOWN: Final[Mapping[str, tuple[str, str]]] = {
     "net_profit": ("Net profit (quote currency)", ",.2f"),
     "annualized_return": ("Annualised return", ".1%"),
     "sharpe_ratio": ("Sharpe ratio", ".2f"),
@@ -72,6 +72,12 @@ def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> dg.Metad
     return dg.MetadataValue.table(records, schema=schema)
 
 
+def wide_table(rows: Iterable[Mapping[str, str]], columns: Sequence[str]) -> dg.MetadataValue:
+    """Return the first rows as a table that a click opens: in its place it would widen the page past the window."""
+    lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in islice(rows, MAX_ROWS))]
+    return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
 def place(url: str) -> dg.MetadataValue:
     """Return where a file is, in two lines: in one, as Dagster shows paths, it would widen the page past the window."""
     folder, *file = url.rsplit("/", 3)
@@ -92,7 +98,7 @@ def metrics_table(record: OutOfSampleRecord) -> dg.MetadataValue:
             judged: written(getattr(record.metrics, name), form),
             IN_SAMPLE: written(getattr(record.in_sample, name, None), form),
         }
-        for name, (title, form) in _SHOWN.items()
+        for name, (title, form) in METRICS_SHOWN.items()
     ]
     return table(rows, ("metric", judged, IN_SAMPLE))
 

@@ -16,7 +16,7 @@ from tradepulse_pipeline.database.migrations import migrate
 from tradepulse_pipeline.database.server import database_url
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.history import CandleOrigin, HistorySettings
-from tradepulse_pipeline.optimizers.settings import DEFAULT_BUDGETS, Method, Objective, SearchSettings
+from tradepulse_pipeline.optimizers.settings import DEFAULT_BUDGETS, OBJECTIVES, Method, Objective, SearchSettings
 from tradepulse_pipeline.orchestration.artifacts import ArtifactStore
 from tradepulse_pipeline.settings import load_settings
 from tradepulse_pipeline.strategies.decisions import Side
@@ -72,6 +72,11 @@ class SettingsResource(dg.ConfigurableResource[None]):
         + ". `grid` tries all.",
     )
     objective: Objective = Field(default=_SEARCH.objective, description="The metric that the search maximises.")
+    further_objectives: list[str] = Field(  # of Literals, Dagster takes no list
+        default=list(_SEARCH.further_objectives),
+        description="Metrics that a `genetic` search weighs beside `objective`, in search of the Pareto front, such as "
+        f"`[drawdown]`; `objective` alone chooses what is run out-of-sample and stored. Of {', '.join(OBJECTIVES)}.",
+    )
     minimum_trades: int = Field(
         default=_SEARCH.minimum_trades, description="Trades in a train window that make a trial valid, 1 or more."
     )
@@ -185,6 +190,7 @@ class SettingsResource(dg.ConfigurableResource[None]):
 
     def _values_of(self, owner: type) -> dict[str, Any]:
         values = {field.name: getattr(self, field.name) for field in fields(owner)}
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return {name: None if name in _ZERO_IS_NONE and value == 0 else value for name, value in values.items()}
 
 

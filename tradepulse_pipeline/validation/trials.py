@@ -10,8 +10,10 @@ import numpy as np
 
 from tradepulse_pipeline.backtest.result import METRIC_NAMES
 from tradepulse_pipeline.errors import InvalidInputError
-from tradepulse_pipeline.market.candles import FloatArray, IntArray
+from tradepulse_pipeline.market.candles import BoolArray, FloatArray, IntArray
+from tradepulse_pipeline.optimizers.objective import objective_values, pareto_front
 from tradepulse_pipeline.optimizers.search import Trials
+from tradepulse_pipeline.optimizers.settings import SearchSettings
 from tradepulse_pipeline.strategies.space import ParameterSpace
 
 if TYPE_CHECKING:
@@ -49,6 +51,9 @@ class SearchResult:
     best : polars.DataFrame
         The best valid trials of each window, at most 20, ordered by window and rank: window, rank (from 1), trial (its
         number within the window's search), combination, a column per parameter, a column per metric, objective.
+
+        With further objectives also on_pareto_front: whether no other trial of the window is as good in all objectives
+        and better in one. Then the whole front is there; what lies beyond the 20 best has no rank (null).
     planned : int
         Trials that each search was to make.
     """
@@ -179,9 +184,10 @@ class Recalled:
 class Tally:
     """Counts the trials of one window and remembers the best."""
 
-    def __init__(self, window: int, space: ParameterSpace) -> None:
+    def __init__(self, window: int, space: ParameterSpace, settings: SearchSettings) -> None:
         self._window: Final = window
         self._space: Final = space
+        self._settings: Final = settings
         self.n_trials = 0
         self._n_valid = 0
         self._best_net_profit: float | None = None
@@ -195,13 +201,23 @@ class Tally:
             self._n_valid += len(rows)
             highest = float(trials.metrics[rows, METRIC_NAMES.index("net_profit")].max())
             self._best_net_profit = max(highest, highest if self._best_net_profit is None else self._best_net_profit)
-            if len(self._best) == N_BEST:  # of equal objectives the earlier trial is better
+            if len(self._best) == N_BEST and not self._settings.further_objectives:
+                # of equal objectives the earlier trial is better
                 rows = rows[trials.objective[rows] > self._best.objective[-1]]
             candidates = Trials.joined([self._best, trials.take(rows)])
             numbers = np.concatenate([self._best_numbers, self.n_trials + rows])
-            order = np.argsort(-candidates.objective, kind="stable")[:N_BEST]
-            self._best, self._best_numbers = candidates.take(order), numbers[order]
+            order = np.argsort(-candidates.objective, kind="stable")
+            is_kept = np.arange(len(order)) < N_BEST
+            if self._settings.further_objectives:
+                is_kept |= self._is_on_front(candidates.take(order))
+            self._best, self._best_numbers = candidates.take(order[is_kept]), numbers[order[is_kept]]
         self.n_trials += len(trials)
+
+    def _is_on_front(self, trials: Trials) -> BoolArray:
+        settings = self._settings
+        return pareto_front(
+            objective_values(trials.metrics, objectives=settings.objectives, minimum_trades=settings.minimum_trades)
+        )
 
     def result(self) -> WindowSearch:
         """Return what the search came to."""
@@ -217,7 +233,9 @@ class Tally:
         import polars as pl
 
         table = trials_table(self._window, 0, self._best, self._space)
-        rank = pl.Series("rank", np.arange(1, len(self._best) + 1))
+        rank = pl.Series("rank", [n if n <= N_BEST else None for n in range(1, len(self._best) + 1)], dtype=pl.Int64)
+        if self._settings.further_objectives:
+            table = table.with_columns(on_pareto_front=pl.Series(self._is_on_front(self._best)))
         return table.with_columns(trial=pl.Series(self._best_numbers)).insert_column(1, rank)
 
 

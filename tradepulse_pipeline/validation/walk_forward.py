@@ -86,7 +86,7 @@ def search_windows(
     tallies: dict[int, Tally] = {}
     tried: IntArray = NO_MORE
     for index, train in trains.items():
-        tally = tallies[index] = Tally(index, space)
+        tally = tallies[index] = Tally(index, space, settings.search)
         recalled = keeper.recall(index) if keeper else None
         n_known = 0 if recalled is None else len(recalled)
         # The seed is the same in every window. A random search thus draws the same parameter sets everywhere: signals

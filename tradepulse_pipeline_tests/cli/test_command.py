@@ -75,6 +75,8 @@ def test_every_setting_of_a_training_is_an_option_by_its_own_name_too(run: Run) 
             "Unknown method 'gird'. Did you mean 'grid'? Allowed: auto, grid, random, bayesian",
         ),
         (("train", "--objective", "profit"), "Unknown objective 'profit'. Did you mean 'net_profit'"),
+        (("train", "--further-objective", "drawdown"), "further_objectives: found drawdown with the method"),
+        (("estimate", "--further-objectives", "profit"), "Unknown objective 'profit' in further_objectives"),
         (("train", "--source", "web"), "Unknown source 'web'. Allowed: auto, exchange, stored, simulated"),
         (("train", "--side", "up"), "side: found 'up' from option. Input should be 'long', 'short' or 'both'"),
         (("train", "--fee", "1%"), "fee_rate: found '1%' from option. Input should be a valid number"),

@@ -64,6 +64,13 @@ def test_the_best_trials_of_a_search_become_rows() -> None:
     assert (best[0].metrics["net_profit"], best[0].metrics["profit_factor"]) == (9.0, None)
 
 
+def test_what_is_on_the_front_alone_is_no_row_and_its_mark_no_parameter() -> None:
+    table = best_table(2).with_columns(rank=pl.Series([1, None]), on_pareto_front=pl.Series([False, True]))
+    (best,) = best_of(table)
+    assert best.rank == 1
+    assert list(best.parameters) == [p.name for p in get_strategy("LIQUIDITY_SWEEP_V3").parameters]
+
+
 def test_a_search_without_a_valid_trial_has_no_best() -> None:
     assert best_of(best_table(0)) == []
 

@@ -16,6 +16,7 @@ from tradepulse_pipeline.optimizers.base import NO_MORE
 from tradepulse_pipeline.optimizers.bayesian import costs_of
 from tradepulse_pipeline.optimizers.deadline import Deadline
 from tradepulse_pipeline.optimizers.genetic import MOST_GIVEN, POPULATION, initial_combinations
+from tradepulse_pipeline.optimizers.objective import pareto_front
 from tradepulse_pipeline.optimizers.pace import LONGEST_S, SHORTEST_S, Pace
 from tradepulse_pipeline.optimizers.search import make_optimizer, search, search_batches
 from tradepulse_pipeline.optimizers.settings import METHODS, SearchSettings
@@ -46,19 +47,22 @@ def space_of(*shape):
 
 
 class FakeEvaluator:
-    """Scores combinations by a function of their grid indices; NaN scores have no trades."""
+    """Scores combinations by functions of their grid indices; NaN scores have no trades."""
 
-    def __init__(self, space, score):
+    def __init__(self, space, score, drawdown=lambda *index: 0.0):
         self.space = space
         self.score = score
+        self.drawdown = drawdown
         self.batches = []
 
     def evaluate(self, combinations, window):
         assert window == WINDOW
         self.batches.append(combinations.tolist())
-        scores = np.array([self.score(*index) for index in self.space.indices(combinations).tolist()], dtype=np.float64)
+        indices = self.space.indices(combinations).tolist()
+        scores = np.array([self.score(*index) for index in indices], dtype=np.float64)
         metrics = np.zeros((len(combinations), len(METRIC_NAMES)))
         metrics[:, METRIC_NAMES.index("net_profit")] = np.nan_to_num(scores, nan=1e9)
+        metrics[:, METRIC_NAMES.index("max_drawdown")] = [self.drawdown(*index) for index in indices]
         metrics[:, METRIC_NAMES.index("sample_size")] = np.where(np.isnan(scores), 0, 50)
         return metrics
 
@@ -66,6 +70,15 @@ class FakeEvaluator:
 def bowl(*index):
     """Highest, at 0, where every index is 2."""
     return -sum((i - 2) ** 2 for i in index)
+
+
+def away(*index):
+    """Lowest, at 0, where every index is 9."""
+    return sum((i - 9) ** 2 for i in index)
+
+
+#: Profit against drawdown.
+BOTH = {"method": "genetic", "further_objectives": ("drawdown",)}
 
 
 def run(
@@ -213,6 +226,54 @@ def test_a_genetic_search_starts_from_what_it_is_given():
     assert trials.best == 1
     np.testing.assert_array_equal(trials.combination, again.combination)
     assert np.median(trials.objective[POPULATION:]) > np.median(without.objective[POPULATION:])
+
+
+def test_a_search_for_several_objectives_is_distinct_counted_and_reproducible():
+    space = space_of(6, 6, 7)
+    first, second, other = (run(FakeEvaluator(space, bowl, away), **BOTH, budget=130, seed=seed) for seed in (3, 3, 4))
+    assert len(first) == len(set(first.combination.tolist())) == 130
+    assert first.objective.tolist() == [bowl(*index) for index in space.indices(first.combination).tolist()]
+    np.testing.assert_array_equal(first.combination, second.combination)
+    assert first.combination.tolist() != other.combination.tolist()
+    assert first.best == first.objective.argmax()
+
+
+def test_a_search_for_several_objectives_finds_what_one_objective_passes_by():
+    space = space_of(12, 12, 12)
+    indices = space.indices(np.arange(space.size)).tolist()
+    front = np.flatnonzero(pareto_front(np.array([[bowl(*index), -away(*index)] for index in indices])))
+
+    def share_found(**more):
+        trials = [run(FakeEvaluator(space, bowl, away), budget=300, seed=seed, **more) for seed in range(4)]
+        return np.mean([np.isin(front, one.combination).mean() for one in trials])
+
+    both, one, random = share_found(**BOTH), share_found(method="genetic"), share_found(method="random")
+    assert both > 1.3 * one
+    assert both > 1.3 * random
+
+
+def test_a_search_for_several_objectives_starts_from_what_it_is_given():
+    space = space_of(20, 20, 20, 20)
+    best = int(space.combinations(np.array([[2, 2, 2, 2]]))[0])
+    trials = run(FakeEvaluator(space, bowl, away), **BOTH, budget=70, initial=np.array([7, best]))
+    assert trials.combination[:2].tolist() == [7, best]
+    assert len(set(trials.combination.tolist())) == 70
+    assert trials.best == 1
+
+
+def test_a_trial_that_is_invalid_in_a_further_objective_neither_wins_nor_counts_as_bred():
+    space = space_of(8, 8, 8)
+    evaluator = FakeEvaluator(space, bowl, lambda a, b, c: math.nan if a == 2 else away(a, b, c))
+    trials = run(evaluator, **BOTH, budget=200)
+    invalid = space.indices(trials.combination)[:, 0] == 2
+    assert invalid.any()
+    np.testing.assert_array_equal(np.isnan(trials.objective), invalid)
+    assert trials.objective[trials.best] == trials.objective[~invalid].max()
+    n_valid = 0
+    for batch in evaluator.batches[:-1]:
+        assert len(batch) == POPULATION - n_valid % POPULATION
+        n_valid += np.count_nonzero(space.indices(np.array(batch))[:, 0] != 2)
+    assert n_valid > 2 * POPULATION
 
 
 @pytest.mark.parametrize("strange", [-1, 125])

@@ -32,6 +32,30 @@ def test_a_value_that_is_not_allowed_is_named_with_what_is(field, value, allowed
 
 
 @pytest.mark.parametrize(
+    ("method", "further", "message"),
+    [
+        ("genetic", ("drawdawn",), r"Unknown objective 'drawdawn' in further_objectives\. Did you mean 'drawdown'\?"),
+        (
+            "tpe",
+            ("drawdown",),
+            r"further_objectives: found drawdown with the method 'tpe'; .*Take the method 'genetic'",
+        ),
+        ("genetic", ("drawdown", "drawdown"), r"further_objectives: found drawdown, drawdown .*each objective once"),
+        ("genetic", ("calmar", "net_profit"), r"found calmar, net_profit beside the objective 'net_profit', expected"),
+    ],
+)
+def test_further_objectives_that_are_not_allowed_are_named_with_what_to_do(method, further, message):
+    with pytest.raises(InvalidInputError, match=message):
+        SearchSettings(method=method, further_objectives=further)
+
+
+def test_the_objective_that_chooses_comes_first():
+    assert SearchSettings().objectives == ("net_profit",)
+    settings = SearchSettings(method="genetic", objective="sharpe", further_objectives=("drawdown", "net_profit"))
+    assert settings.objectives == ("sharpe", "drawdown", "net_profit")
+
+
+@pytest.mark.parametrize(
     ("method", "budget", "size", "planned"),
     [
         ("random", None, 201_600, 1_000),

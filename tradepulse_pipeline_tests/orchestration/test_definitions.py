@@ -118,7 +118,9 @@ def test_settings_survive_the_launchpad():
     training = TrainingSettings(
         side="both",
         account=AccountSettings(fee_rate=0.0007, max_leverage=3.0),
-        search=SearchSettings(method="tpe", budget=7, objective="sortino", seed=11),
+        search=SearchSettings(
+            method="genetic", budget=7, objective="sortino", further_objectives=("drawdown", "net_profit"), seed=11
+        ),
         windows=WindowSettings(train_days=20, test_days=10, gap_days=2, step_days=9, reoptimise=False),
     )
     history = HistorySettings(source="stored", start_ms=1_704_067_200_000, end_ms=1_706_745_600_123)
@@ -139,6 +141,7 @@ def test_dates_are_read_as_utc_and_wrong_ones_are_refused():
     [
         ({"method": "annealing"}, r"(?s)method.*annealing"),
         ({"objective": "profit"}, r"(?s)objective.*profit"),
+        ({"further_objectives": "drawdown"}, r"further_objectives"),
         ({"trian_days": 90}, r"trian_days"),
         ({"train_days": "ninety"}, r"train_days"),
     ],

@@ -13,14 +13,18 @@ import pytest
 
 from tradepulse_pipeline.backtest.result import METRIC_NAMES, Metrics
 from tradepulse_pipeline.market.series import SeriesKey
+from tradepulse_pipeline.optimizers.objective import OBJECTIVE_METRICS
+from tradepulse_pipeline.optimizers.settings import OBJECTIVES
 from tradepulse_pipeline.orchestration.presentation import (
     IN_SAMPLE,
     MAX_ROWS,
+    METRICS_SHOWN,
     line_chart,
     metrics_table,
     moment,
     simulated_metadata,
     table,
+    wide_table,
 )
 
 DAY = 86_400_000
@@ -74,6 +78,13 @@ def test_a_table_has_types_and_an_end():
     assert [record.data["n"] for record in found.records] == list(range(MAX_ROWS))
 
 
+def test_a_wide_table_has_a_line_per_row_and_an_end():
+    rows = [{"n": str(k), "stop distance": f"{k / 2}"} for k in range(1_000)]
+    lines = wide_table(rows, ("stop distance", "n")).value.splitlines()
+    assert lines[:4] == ["| stop distance | n |", "| --- | --- |", "| 0.0 | 0 |", "| 0.5 | 1 |"]
+    assert len(lines) == 2 + MAX_ROWS
+
+
 @pytest.mark.parametrize("is_out_of_sample", [True, False])
 def test_metrics_stand_side_by_side_as_people_write_them(is_out_of_sample):
     numbers = dict.fromkeys(METRIC_NAMES, 0.0)
@@ -84,6 +95,11 @@ def test_metrics_stand_side_by_side_as_people_write_them(is_out_of_sample):
     assert rows["Net profit (quote currency)"][judged] == "-1,234.50"
     assert rows["Maximum drawdown"] == {"metric": "Maximum drawdown", judged: "12.3%", IN_SAMPLE: "–"}
     assert rows["Profit factor"][judged] == "no losses"
+
+
+def test_every_objective_can_be_shown():
+    assert set(OBJECTIVE_METRICS) == set(OBJECTIVES)
+    assert set(OBJECTIVE_METRICS.values()) <= set(METRICS_SHOWN)
 
 
 def test_only_simulated_series_are_called_so():

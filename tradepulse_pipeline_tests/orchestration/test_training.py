@@ -31,7 +31,7 @@ from tradepulse_pipeline.strategies.registry import get_strategy
 from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.trials import TrialsInMemory
-from tradepulse_pipeline.validation.walk_forward import search_windows
+from tradepulse_pipeline.validation.walk_forward import LATEST, search_windows
 from tradepulse_pipeline_tests.loopback import LoopbackExchange
 
 STRATEGY = get_strategy("LIQUIDITY_SWEEP_V3")
@@ -246,6 +246,33 @@ def test_a_training_that_died_goes_on_from_the_trials_that_it_made(train, databa
     assert (new.parameters, new.out_of_sample_metrics) == (old.parameters, old.out_of_sample_metrics)
 
 
+def test_several_objectives_show_the_front_of_the_latest_window(train, database, store):
+    key = "simulated:FRONT-USDT:5m"
+    settings = SMALL.model_copy(update={"method": "genetic", "budget": 60, "further_objectives": ["drawdown"]})
+    result = train(key, settings=settings)
+    assert result.success
+    figures = metadata_of(result, TRIALS, key)
+    assert (figures["objective"], figures["further_objectives"]) == ("net_profit", "drawdown")
+    stored = read_search(store, SeriesKey.parse(key), STRATEGY, read_frame(store, SeriesKey.parse(key)).fingerprint)
+    front = stored.found.best.filter((pl.col("window") == LATEST) & pl.col("on_pareto_front"))
+    assert figures["on_pareto_front"] == front.height > 1
+    by_profit = front.sort("net_profit", descending=True).rows(named=True)
+    titles, _, *rows = [line.strip("| ").split(" | ") for line in figures["front_of_latest_window"].splitlines()]
+    names = [p.name for p in STRATEGY.parameters]
+    assert titles == ["Net profit (quote currency)", "Maximum drawdown", *(name.replace("_", " ") for name in names)]
+    assert rows == [
+        [f"{trial['net_profit']:,.2f}", f"{trial['max_drawdown']:.1%}", *(f"{trial[name]:g}" for name in names)]
+        for trial in by_profit[:20]
+    ]
+    (configuration,) = list_configurations(database, pair="FRONT/USDT")
+    assert configuration.parameters == {p.name: by_profit[0][p.name] for p in STRATEGY.parameters}
+
+
+def test_a_single_objective_has_no_front_to_show(train):
+    key = "simulated:NOFRONT-USDT:5m"
+    assert not [name for name in metadata_of(train(key, assets=CHAIN[:3]), TRIALS, key) if "front" in name]
+
+
 def test_a_run_over_several_series_makes_each_of_them(train, database):
     keys = ("simulated:ONE-USDT:5m", "simulated:TWO-USDT:5m")
     result = train(*keys)
@@ -307,6 +334,8 @@ def test_what_cannot_be_trained_says_why_in_a_sentence(train, key, settings, mes
         ({"history_days": 0}, "history_days: found 0, expected 1 to 36500 days"),
         ({"fee_rate": 1.5}, "fee_rate: found 1.5, expected a number at least 0"),
         ({"budget": -1}, "budget: found -1, expected at least 1 trial"),
+        ({"further_objectives": ["drawdown"]}, "further_objectives: found drawdown with the method"),
+        ({"method": "genetic", "further_objectives": ["profit"]}, "Unknown objective 'profit' in further_objectives"),
         ({"simulated_edge": 99.0}, "edge is 99.0, expected a number from -20 to 20"),
         ({"gap_days": 6}, "gap_days: found 6, expected less than test_days"),
     ],

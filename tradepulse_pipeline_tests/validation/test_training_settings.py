@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -64,6 +65,18 @@ def test_what_a_genetic_search_starts_from_comes_back_too_and_is_part_of_the_dig
     assert settings.digest() != TrainingSettings(search=GENETIC).digest()
 
 
+def test_further_objectives_come_back_too_and_are_part_of_the_digest():
+    settings = TrainingSettings(search=replace(GENETIC, further_objectives=("drawdown", "sharpe")))
+    assert TrainingSettings.from_json_dict(json.loads(json.dumps(settings.to_json_dict()))) == settings
+    assert settings.digest() != TrainingSettings(search=GENETIC).digest()
+
+
+def test_settings_that_were_stored_before_there_were_further_objectives_are_read_without():
+    stored = TrainingSettings(search=GENETIC).to_json_dict()
+    del stored["search"]["further_objectives"]
+    assert TrainingSettings.from_json_dict(stored) == TrainingSettings(search=GENETIC)
+
+
 def test_only_a_genetic_search_starts_from_something():
     with pytest.raises(InvalidInputError, match=r"initial: found \(7,\) with the method 'tpe'"):
         TrainingSettings(search=SearchSettings(method="tpe"), initial=(7,))
@@ -85,6 +98,14 @@ def test_what_is_left_out_has_its_default():
             "search.method: found 'annealing'.*'auto', 'grid', 'random', 'bayes",
         ),
         ({"search": {"budget": "many"}}, "search.budget: found 'many'.*valid integer"),
+        (
+            {"search": {"method": "genetic", "further_objectives": ["profit"]}},
+            "search.further_objectives.0: found 'profit'.*'net_profit', 'sharpe'",
+        ),
+        (
+            {"search": {"further_objectives": ["drawdown"]}},
+            "search: further_objectives: found drawdown with the method",
+        ),
         ({"search": {"seed": True}}, "search.seed: found True.*valid integer"),
         ({"windows": {"gap_days": 45}}, r"windows: gap_days: found 45, expected less than test_days \(30\)"),
         (

@@ -29,6 +29,7 @@ from tradepulse_pipeline.optimizers.settings import SearchSettings
 from tradepulse_pipeline.strategies.base import Parameter, Strategy
 from tradepulse_pipeline.strategies.decisions import LONG, Decisions, Exits
 from tradepulse_pipeline.strategies.space import ParameterSpace
+from tradepulse_pipeline.validation import trials as trials_module
 from tradepulse_pipeline.validation import walk_forward
 from tradepulse_pipeline.validation.record import OutOfSampleRecord
 from tradepulse_pipeline.validation.training import TrainingSettings
@@ -381,6 +382,52 @@ def test_only_the_latest_train_window_is_searched_from_what_earlier_trainings_fo
     assert earlier[0].equals(earlier[1])
 
 
+@pytest.mark.parametrize("n_best", [20, 1])
+def test_several_objectives_mark_the_pareto_front_of_each_window(monkeypatch, n_best):
+    monkeypatch.setattr(trials_module, "N_BEST", n_best)
+    frame = frame_of(np.random.default_rng(6).choice(list("UD-"), size=150))
+    search = SearchSettings(method="genetic", further_objectives=("drawdown",), budget=60, minimum_trades=20)
+    settings = TrainingSettings(search=search, windows=WindowSettings(train_days=60, test_days=40))
+    keeper = TrialsInMemory(ParameterSpace(ManyPhases.parameters))
+    result = search_windows(frame, ManyPhases(), settings, keeper=keeper)
+    assert 0 < result.invalid_trials < result.total_trials
+    tables = result.best.partition_by("window")
+    assert len(tables) == 3
+    for table, every in zip(tables, keeper.table().partition_by("window"), strict=True):
+        valid = every.filter(pl.col("objective").is_not_null()).sort("objective", "trial", descending=[True, False])
+        points = list(zip(valid["net_profit"], -valid["max_drawdown"], strict=True))
+        front = [
+            combination
+            for combination, (profit, drawdown) in zip(valid["combination"], points, strict=True)
+            if not any(p >= profit and d >= drawdown and (p, d) != (profit, drawdown) for p, d in points)
+        ]
+        assert table.filter("on_pareto_front")["combination"].to_list() == front
+        assert 1 < len(front) < valid.height
+        ranked, beyond = table.head(n_best), table.slice(n_best)
+        assert ranked["rank"].to_list() == list(range(1, len(ranked) + 1))
+        assert ranked["trial"].to_list() == valid["trial"].head(n_best).to_list()
+        assert beyond["rank"].is_null().all()
+        assert beyond["on_pareto_front"].all()
+    record = judge_windows(frame, ManyPhases(), settings, result)
+    assert record.latest.in_sample.net_profit == tables[0]["objective"].max()
+    for window, table in zip(record.windows, tables[1:], strict=True):
+        assert window.chosen.in_sample.net_profit == table["objective"].max()
+
+
+def test_windows_that_were_not_searched_leave_the_front_of_the_others(monkeypatch):
+    search = SearchSettings(method="genetic", further_objectives=("drawdown",), minimum_trades=1, max_runtime_seconds=9)
+    clock, after = StoppedClock(3), walk_forward.Deadline.after
+    monkeypatch.setattr(walk_forward.Deadline, "after", lambda seconds: after(seconds, clock))
+    result = search_windows(frame_of(BY_HAND), STRATEGY, replace(settings_of(), search=search))
+    assert result.best["window"].to_list() == [LATEST, LATEST]
+    # Phase 0 wins three times; phase 1 loses and wins: it earns less and it alone has a drawdown.
+    assert result.best.sort("combination")["on_pareto_front"].to_list() == [True, False]
+
+
+def test_a_single_objective_has_no_front():
+    assert "on_pareto_front" not in search_windows(frame_of(BY_HAND), STRATEGY, settings_of()).best.columns
+
+
 def test_a_random_search_draws_the_same_parameter_sets_in_every_window():
     rng = np.random.default_rng(2)
     settings = TrainingSettings(
@@ -450,11 +497,20 @@ class KilledAfter(TrialsInMemory):
         super().keep(window, trials)
 
 
-@pytest.mark.parametrize(("method", "budget"), [("grid", None), ("random", 300), ("tpe", 40), ("genetic", 100)])
+@pytest.mark.parametrize(
+    ("method", "budget", "further"),
+    [
+        ("grid", None, ()),
+        ("random", 300, ()),
+        ("tpe", 40, ()),
+        ("genetic", 100, ()),
+        ("genetic", 100, ("drawdown", "sharpe")),
+    ],
+)
 @pytest.mark.parametrize("share", [0.0, 0.1, 1 / 3, 0.5, 0.9])
-def test_a_killed_search_goes_on_where_it_was_and_ends_with_the_same_result(method, budget, share):
+def test_a_killed_search_goes_on_where_it_was_and_ends_with_the_same_result(method, budget, further, share):
     frame = frame_of(np.random.default_rng(8).choice(list("UD-"), size=150))
-    search = SearchSettings(method=method, minimum_trades=5, budget=budget)
+    search = SearchSettings(method=method, further_objectives=further, minimum_trades=5, budget=budget)
     settings = TrainingSettings(search=search, windows=WINDOWS)
     whole, trials = searched(frame, settings, ManyPhases())
     keeper = KilledAfter(ParameterSpace(ManyPhases.parameters), round(share * trials.height))

@@ -14,11 +14,20 @@ from tradepulse_pipeline.database.connection import Database
 from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.optimizers.genetic import initial_combinations
+from tradepulse_pipeline.optimizers.objective import OBJECTIVE_METRICS
 from tradepulse_pipeline.orchestration.assets.indicators import indicators
 from tradepulse_pipeline.orchestration.failures import told_plainly
 from tradepulse_pipeline.orchestration.names import branch_name
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
-from tradepulse_pipeline.orchestration.presentation import document, place, simulated_metadata, table, written
+from tradepulse_pipeline.orchestration.presentation import (
+    METRICS_SHOWN,
+    document,
+    place,
+    simulated_metadata,
+    table,
+    wide_table,
+    written,
+)
 from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource, SettingsResource
 from tradepulse_pipeline.orchestration.tables import (
     OPTIMIZATION_RESULTS,
@@ -46,6 +55,8 @@ _SHOWN: Final = (
     ("max_drawdown", "Maximum drawdown", ".1%"),
     ("sample_size", "Trades", ",.0f"),
 )
+#: How many trials of the latest window's Pareto front the page shows.
+_OF_FRONT: Final = 20
 
 
 def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
@@ -145,6 +156,7 @@ def _metadata(
         "objective": training.search.objective,
         "seed": training.search.seed,
         "best_of_latest_window": _side_by_side(strategy, list(best.iter_rows(named=True))),
+        **(_front(strategy, training, found) if training.search.further_objectives else {}),
         "files": place(folder.url),
         "sha256": folder.sha256,
         "settings": document(training.to_json_dict()),
@@ -159,6 +171,23 @@ def _side_by_side(strategy: Strategy, trials: Sequence[Mapping[str, Any]]) -> dg
         for name, title, form in (*_SHOWN, *((p.name, p.name, "g") for p in strategy.parameters))
     ]
     return table(rows, ("in-sample", *ranks))
+
+
+def _front(strategy: Strategy, training: TrainingSettings, found: SearchResult) -> dict[str, Any]:
+    """Return the size of the Pareto front of the latest window's trials, and the best of it by the objective."""
+    front = found.best.filter((found.best["window"] == LATEST) & found.best["on_pareto_front"])
+    metrics = [OBJECTIVE_METRICS[objective] for objective in training.search.objectives]
+    shown = [(name, *METRICS_SHOWN[name]) for name in metrics]
+    shown += [(p.name, p.name.replace("_", " "), "g") for p in strategy.parameters]  # a title breaks at spaces alone
+    rows = [
+        {title: written(trial[name], form) for name, title, form in shown}
+        for trial in front.head(_OF_FRONT).iter_rows(named=True)
+    ]
+    return {
+        "further_objectives": ", ".join(training.search.further_objectives),
+        "on_pareto_front": front.height,
+        "front_of_latest_window": wide_table(rows, [title for _, title, _ in shown]),
+    }
 
 
 def _verdict(found: SearchResult) -> str:
