@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Protocol, TypeVar
+from itertools import pairwise
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,12 +21,12 @@ from tradepulse_pipeline.backtest.api import (
 from tradepulse_pipeline.backtest.book import DecisionBook, grown
 from tradepulse_pipeline.backtest.kernel import Account, Bars, ExitRule
 from tradepulse_pipeline.backtest.metrics import N_METRICS
-from tradepulse_pipeline.backtest.outcomes import OUTCOME, IndexArray, find_outcomes
+from tradepulse_pipeline.backtest.outcomes import OUTCOME, find_outcomes
 from tradepulse_pipeline.backtest.result import BacktestResult
 from tradepulse_pipeline.backtest.settings import AccountSettings, BarRange
 from tradepulse_pipeline.backtest.tables import OutcomeTable, hop_all
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
-from tradepulse_pipeline.market.candles import FloatArray, IntArray
+from tradepulse_pipeline.market.candles import FloatArray, IndexArray, IntArray
 from tradepulse_pipeline.market.series import MS_PER_DAY
 from tradepulse_pipeline.strategies.base import SignalSource, Strategy
 from tradepulse_pipeline.strategies.decisions import Side
@@ -38,8 +39,8 @@ R = TypeVar("R")
 DEFAULT_MEMORY_LIMIT: Final = 1 << 30
 
 #: Sets of signal parameters whose decisions are found between two looks at the memory limit, and by one worker at once.
-_SETS_PER_CHUNK: Final = 16_384
-_SETS_PER_TASK: Final = 512
+_SETS_PER_BATCH: Final = 16_384
+_SETS_PER_TASK: Final = 2_048
 
 #: Combinations that one worker evaluates in one go.
 _ROWS_PER_TASK: Final = 4_096
@@ -125,6 +126,8 @@ class TabledEvaluator(PlainEvaluator):
         days = np.diff(frame.open_time_ms // MS_PER_DAY, prepend=frame.open_time_ms[:1] // MS_PER_DAY)
         self._day_of_bar: Final = np.cumsum(days > 0).astype(np.int32)
         self._reciprocal: Final = 1.0 / np.maximum(1, np.arange(int(self._day_of_bar[-1]) + 3))
+        self._combinations: IntArray = np.empty(0, dtype=np.int64)
+        self._batches: list[_Batch] = []
         self._begin_anew()
 
     def evaluate(self, combinations: IntArray, window: BarRange) -> FloatArray:
@@ -136,17 +139,13 @@ class TabledEvaluator(PlainEvaluator):
         start, stop = checked_window(window, self._frame)
         metrics = np.empty((len(combinations), N_METRICS), dtype=np.float64)
         block_sums = np.zeros((len(combinations), n_blocks), dtype=np.float64)
-        exits = self._exit.of(combinations)
-        signals, signal_of = np.unique(self._signal.of(combinations), return_inverse=True)
-        for first in range(0, len(signals), _SETS_PER_CHUNK):
-            chunk = slice(first, first + _SETS_PER_CHUNK)
+        if not np.array_equal(combinations, self._combinations):  # the next window mostly asks for the same ones
+            self._combinations, self._batches = combinations.copy(), self._batches_of(combinations)
+        for batch in self._batches:
             if self.nbytes > self._memory_limit:
                 self._begin_anew()
-            self._find_decisions(signals[chunk])
-            spans = self._book.spans_of(signals[chunk])
-            is_here = (signal_of >= chunk.start) & (signal_of < chunk.stop)
-            rows = np.flatnonzero(is_here) if len(signals) > _SETS_PER_CHUNK else np.arange(len(combinations))
-            self._hop(rows, exits[rows], spans[signal_of[rows] - first], BarRange(start, stop), metrics, block_sums)
+            self._find_decisions(batch.signals)
+            self._hop(batch, BarRange(start, stop), metrics, block_sums)
         return metrics, block_sums
 
     def block_sums(self, combinations: IntArray, n_blocks: int) -> FloatArray:
@@ -162,47 +161,53 @@ class TabledEvaluator(PlainEvaluator):
         self._book = DecisionBook(len(self._frame))
         self._outcomes: dict[int, _Outcomes] = {}
 
+    def _batches_of(self, combinations: IntArray) -> list[_Batch]:
+        """Sort combinations by what they share."""
+        exits = self._exit.of(combinations)
+        signals, set_of_row = np.unique(self._signal.of(combinations), return_inverse=True)
+        by_exit = np.argsort(exits, kind="stable")
+        batches = []
+        for first in range(0, len(signals), _SETS_PER_BATCH):
+            batch = signals[first : first + _SETS_PER_BATCH]
+            sets = set_of_row[by_exit] - first
+            is_here = (sets >= 0) & (sets < len(batch))
+            rows, sets = by_exit[is_here], sets[is_here]
+            bounds = np.flatnonzero(np.diff(exits[rows], prepend=-1, append=-1))
+            groups = [_Group(int(exits[rows[a]]), rows[a:b], sets[a:b]) for a, b in pairwise(bounds.tolist())]
+            batches.append(_Batch(batch, groups))
+        return batches
+
     def _find_decisions(self, signals: IntArray) -> None:
         """Enter the decisions of those signal parameter sets that are not in the book yet."""
         unknown = self._book.unknown(signals)
-        tasks = [unknown[k : k + _SETS_PER_TASK] for k in range(0, len(unknown), _SETS_PER_TASK)]
+        n = min(_SETS_PER_TASK, 1 + len(unknown) // self._workers)
+        tasks = [unknown[k : k + n] for k in range(0, len(unknown), n)]
         found = self._in_parallel(lambda ids: self._source.decision_sets(self._signal.columns(ids)), tasks)
         for ids, sets in zip(tasks, found, strict=True):
             self._book.enter(ids, sets)
 
-    def _hop(
-        self,
-        rows: IntArray,
-        exits: IntArray,
-        spans: IntArray,
-        window: BarRange,
-        metrics: FloatArray,
-        block_sums: FloatArray,
-    ) -> None:
-        """Evaluate ``rows``, those with the same exit rule together."""
+    def _hop(self, batch: _Batch, window: BarRange, metrics: FloatArray, block_sums: FloatArray) -> None:
+        """Evaluate a batch, combinations with the same exit rule together."""
         covered = days_covered(self._frame, window.start, window.stop)
-        order = np.argsort(exits, kind="stable")
-        bounds = np.flatnonzero(np.diff(exits[order], prepend=-1, append=-1))
+        spans = self._book.spans_of(batch.signals, window.start)
         account = account_of(self._account)
 
-        def find(exit_: int) -> _Outcomes:
-            if exit_ not in self._outcomes:
-                rule = exit_rule_of(self._strategy.exits(self._exit.values(exit_)), self._account)
-                self._outcomes[exit_] = _Outcomes(rule)
-            table = self._outcomes[exit_]
+        def find(group: _Group) -> _Outcomes:
+            if group.exit not in self._outcomes:
+                rule = exit_rule_of(self._strategy.exits(self._exit.values(group.exit)), self._account)
+                self._outcomes[group.exit] = _Outcomes(rule)
+            table = self._outcomes[group.exit]
             table.extend(self._bars, self._day_of_bar, self._book, account)
             return table
 
-        distinct = [int(exits[order[k]]) for k in bounds[:-1]]
-        tables = list(self._in_parallel(find, distinct))
         tasks = [
-            (table, order[k : min(k + _ROWS_PER_TASK, last)])
-            for table, first, last in zip(tables, bounds[:-1], bounds[1:], strict=True)
-            for k in range(first, last, _ROWS_PER_TASK)
+            (table, group.sets[k : k + _ROWS_PER_TASK], group.rows[k : k + _ROWS_PER_TASK])
+            for table, group in zip(list(self._in_parallel(find, batch.groups)), batch.groups, strict=True)
+            for k in range(0, len(group.rows), _ROWS_PER_TASK)
         ]
 
-        def hop(task: tuple[_Outcomes, IntArray]) -> None:
-            table, part = task
+        def hop(task: tuple[_Outcomes, IntArray, IntArray]) -> None:
+            table, sets, rows = task
             hop_all(
                 self._bars,
                 self._day_of_bar,
@@ -210,14 +215,14 @@ class TabledEvaluator(PlainEvaluator):
                 account,
                 table.table,
                 self._book.members,
-                spans[part, 0],
-                spans[part, 1],
+                spans,
                 window.start,
                 window.stop,
                 covered,
                 self._reciprocal,
                 np.zeros(1, dtype=OUTCOME),
-                rows[part],
+                sets,
+                rows,
                 metrics,
                 block_sums,
             )
@@ -235,6 +240,21 @@ class TabledEvaluator(PlainEvaluator):
             yield from pool.map(function, tasks)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+class _Group(NamedTuple):
+    """Combinations that share an exit rule: the rows they come from, and which of the batch's sets each of them has."""
+
+    exit: int
+    rows: IntArray
+    sets: IntArray
+
+
+class _Batch(NamedTuple):
+    """Combinations that need the decisions of ``signals``, not too many sets to be found in one go."""
+
+    signals: IntArray
+    groups: list[_Group]
 
 
 class _SubSpace:

@@ -14,7 +14,7 @@ from tradepulse_pipeline.market.series import MS_PER_DAY
 
 DAYS_PER_YEAR: Final = 365.0
 
-#: Deviations below this share of the largest value are rounding, not variation.
+#: Deviations below this share of the largest value are rounding, not variation; so are drawdowns below it.
 ROUNDING: Final = 1e-12
 
 #: No metric is infinite: a return over minutes, annualised, may ask for more than a float holds.
@@ -72,7 +72,7 @@ def measure(
     metrics[3] = sharpe_ratio
     metrics[4] = sortino_ratio
     metrics[5] = drawdown
-    metrics[6] = min(annualized_return / drawdown, LARGEST) if drawdown > 0.0 else 0.0
+    metrics[6] = min(annualized_return / drawdown, LARGEST) if drawdown > ROUNDING else 0.0
     metrics[7] = n_trades
     metrics[8] = n_wins / n_trades
     metrics[9] = n_gross_wins / n_trades

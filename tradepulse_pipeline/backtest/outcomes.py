@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from tradepulse_pipeline.backtest.kernel import (
     Account,
@@ -22,7 +21,7 @@ from tradepulse_pipeline.backtest.kernel import (
     mark,
     walk_position,
 )
-from tradepulse_pipeline.market.candles import FloatArray
+from tradepulse_pipeline.market.candles import FloatArray, IndexArray
 
 IS_TRADE: Final = 1
 IS_WIN: Final = 2
@@ -45,9 +44,6 @@ OUTCOME: Final = np.dtype(
 )
 
 OutcomeArray = Any  # a record or an array of records: numba reads their fields as attributes
-
-#: Bars, days and rows as small integers, to keep the tables in the cache.
-IndexArray = NDArray[np.int32]
 
 
 @njit(cache=True, nogil=True)

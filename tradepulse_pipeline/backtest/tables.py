@@ -12,12 +12,11 @@ from tradepulse_pipeline.backtest.metrics import DAYS_PER_YEAR, LARGEST, ROUNDIN
 from tradepulse_pipeline.backtest.outcomes import (
     IS_GROSS_WIN,
     IS_WIN,
-    IndexArray,
     OutcomeArray,
     drawdown_from,
     find_outcome,
 )
-from tradepulse_pipeline.market.candles import FloatArray, IntArray
+from tradepulse_pipeline.market.candles import FloatArray, IndexArray, IntArray
 
 
 class OutcomeTable(NamedTuple):
@@ -63,18 +62,6 @@ def add_to_block(block_sums: FloatArray, day: int, n_days: int, value: float) ->
 
 
 @njit(cache=True, nogil=True)
-def first_at_or_after(bar: IntArray, decisions: IndexArray, first: int, last: int, start: int) -> int:
-    """Return where in ``decisions[first:last]`` bars at or after ``start`` begin."""
-    while first < last:
-        middle = (first + last) // 2
-        if bar[decisions[middle]] < start:
-            first = middle + 1
-        else:
-            last = middle
-    return first
-
-
-@njit(cache=True, nogil=True)
 def hop(
     bars: Bars,
     day_of_bar: IndexArray,
@@ -93,7 +80,10 @@ def hop(
     metrics: FloatArray,
     block_sums: FloatArray,
 ) -> None:
-    """Write the metrics of one combination over bars ``[start, stop)``, and its daily returns summed by block."""
+    """Write the metrics of one combination over bars ``[start, stop)``, and its daily returns summed by block.
+
+    It hops through ``decisions[first:last]``, of which none is before ``start``.
+    """
     first_day = day_of_bar[start]
     n_days = day_of_bar[stop - 1] - first_day + 1
     equity, peak, drawdown = 1.0, 1.0, 0.0
@@ -102,7 +92,7 @@ def hop(
     days = Days(0, 0.0, 0.0, 0.0, 0.0)
     today, growth = -1, 1.0
     flat_from = start
-    i = first_at_or_after(candidates.bar, decisions, first, last, start)
+    i = first
     while i < last and equity > SPENT:
         d = decisions[i]
         j = candidates.bar[d]
@@ -172,7 +162,7 @@ def hop(
     if days.downside > 0.0:
         metrics[4] = mean / np.sqrt(days.downside / n_days) * np.sqrt(DAYS_PER_YEAR)
     metrics[5] = drawdown
-    if drawdown > 0.0:
+    if drawdown > ROUNDING:
         metrics[6] = min(annualized_return / drawdown, LARGEST)
     metrics[7] = n_trades
     metrics[8] = n_wins / n_trades
@@ -217,18 +207,18 @@ def hop_all(
     account: Account,
     table: OutcomeTable,
     decisions: IndexArray,
-    first: IntArray,
-    last: IntArray,
+    spans: IntArray,
     start: int,
     stop: int,
     covered_days: float,
     reciprocal: FloatArray,
     cut: OutcomeArray,
+    sets: IntArray,
     rows: IntArray,
     metrics: FloatArray,
     block_sums: FloatArray,
 ) -> None:
-    """Evaluate combinations that share an exit rule: row ``rows[i]`` hops through ``decisions[first[i]:last[i]]``."""
+    """Evaluate combinations that share an exit rule: row ``rows[i]`` hops through the span of set ``sets[i]``."""
     cut_parts = np.empty(day_of_bar[stop - 1] - day_of_bar[start] + 1, np.float64)
     for i in range(rows.shape[0]):
         hop(
@@ -238,8 +228,8 @@ def hop_all(
             account,
             table,
             decisions,
-            first[i],
-            last[i],
+            spans[sets[i], 0],
+            spans[sets[i], 1],
             start,
             stop,
             covered_days,

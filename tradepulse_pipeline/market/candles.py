@@ -16,6 +16,9 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
+#: Bars, days and rows as small integers, to keep tables of them in the cache.
+IndexArray = NDArray[np.int32]
+
 #: Gaps of up to this many candles are filled forward wherever candles are read for a backtest or a training.
 MAX_FILL: Final = 3
 

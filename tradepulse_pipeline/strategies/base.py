@@ -136,7 +136,7 @@ class SignalSource:
 
     def decisions(self, parameters: Parameters) -> Decisions:
         """Return the decisions for one set of signal parameters, on the side or sides asked for."""
-        return self.decision_sets({name: np.array([value]) for name, value in parameters.items()}).decisions
+        return self.decision_sets({name: np.array([value]) for name, value in parameters.items()})[0]
 
     def decision_sets(self, columns: ParameterColumns) -> DecisionSets:
         """Return the decisions for each of many sets of signal parameters, given as columns of shape (n_sets,)."""

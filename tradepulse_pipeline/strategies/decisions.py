@@ -9,7 +9,7 @@ from typing import Final, Literal, Self
 import numpy as np
 
 from tradepulse_pipeline.errors import InvalidInputError
-from tradepulse_pipeline.market.candles import FloatArray, IntArray
+from tradepulse_pipeline.market.candles import FloatArray, IndexArray, IntArray
 
 Side = Literal["long", "short", "both"]
 SIDES: Final[tuple[Side, ...]] = ("long", "short", "both")
@@ -19,7 +19,7 @@ SHORT: Final = -1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decisions:
-    """Decisions in bar order, as arrays of shape (n_decisions,): 'at the close of ``bar``, take ``side``'.
+    """Decisions, as arrays of shape (n_decisions,): 'at the close of ``bar``, take ``side``'.
 
     Prices that depend on an exit parameter are declared, not computed: a stop lies ``stop_multiple`` units of
     ``stop_unit`` beyond ``stop_anchor``. The same decisions therefore serve every exit parameter set. Where several
@@ -28,7 +28,7 @@ class Decisions:
     Attributes
     ----------
     bar : int64
-        Index of the candle at whose close the decision is made; ascending.
+        Index of the candle at whose close the decision is made; ascending in the decisions of one parameter set.
     side : int64
         ``LONG`` (+1) or ``SHORT`` (-1).
     stop_anchor, stop_unit : float64, price
@@ -92,7 +92,7 @@ class Decisions:
     def __len__(self) -> int:
         return len(self.bar)
 
-    def take(self, rows: IntArray) -> Self:
+    def take(self, rows: IntArray | IndexArray) -> Self:
         """Return the decisions of some rows, in that order."""
         return type(self)(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
@@ -117,39 +117,56 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecisionSets:
-    """The decisions of several sets of signal parameters: set i is rows ``offsets[i]`` to ``offsets[i + 1]``.
+    """The decisions of several sets of signal parameters. What many sets decide need be there only once.
 
-    Within a set, ``bar`` is ascending.
+    Attributes
+    ----------
+    decisions : Decisions
+        In any order.
+    members : int32 array of shape (n_members,)
+        The sets' lists one after the other: rows of ``decisions``, in bar order within a list.
+    offsets : int64 array of shape (n_sets + 1,)
+        Set i has the list ``members[offsets[i] : offsets[i + 1]]``.
     """
 
     decisions: Decisions
+    members: IndexArray
     offsets: IntArray
 
     @classmethod
     def of(cls, sets: Sequence[Decisions]) -> Self:
         """Put the decisions of each set together."""
-        offsets = np.cumsum([0, *(len(decisions) for decisions in sets)], dtype=np.int64)
-        return cls(Decisions.concatenated(sets), offsets)
+        decisions = Decisions.concatenated(sets)
+        offsets = np.cumsum([0, *(len(part) for part in sets)], dtype=np.int64)
+        return cls(decisions, np.arange(len(decisions), dtype=np.int32), offsets)
 
     def __post_init__(self) -> None:
-        descends = np.diff(self.decisions.bar) < 0
-        descends[self.offsets[1:-1][(self.offsets[1:-1] > 0) & (self.offsets[1:-1] < len(self.decisions))] - 1] = False
+        descends = np.diff(self.decisions.bar[self.members]) < 0
+        descends[self.offsets[1:-1][(self.offsets[1:-1] > 0) & (self.offsets[1:-1] < len(self.members))] - 1] = False
         if descends.any():
             raise InvalidInputError("Decisions: 'bar' must be ascending within the decisions of one parameter set.")
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def __getitem__(self, number: int) -> Decisions:
+        """Return the decisions of one set."""
+        return self.decisions.take(self.members[self.offsets[number] : self.offsets[number + 1]])
+
     def mirrored(self) -> Self:
         """Return the sets seen in a mirror of prices."""
-        return type(self)(self.decisions.mirrored(), self.offsets)
+        return type(self)(self.decisions.mirrored(), self.members, self.offsets)
 
     @classmethod
     def merged(cls, first: Self, second: Self) -> Self:
         """Return, set by set, both decisions in bar order; at the same bar the first ones come first."""
         both = Decisions.concatenated([first.decisions, second.decisions])
+        members = np.concatenate([first.members, second.members + np.int32(len(first.decisions))])
         number = np.concatenate([np.repeat(np.arange(len(sets)), np.diff(sets.offsets)) for sets in (first, second)])
-        return cls(both.take(np.lexsort((both.bar, number))), first.offsets + second.offsets)
+        # By set, then by bar: two ascending runs, which a stable sort only has to merge.
+        bar = both.bar[members]
+        order = np.argsort(number * (bar.max(initial=0) + 1) + bar, kind="stable")
+        return cls(both, members[order], first.offsets + second.offsets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.indicators.swings import pierced_levels
 from tradepulse_pipeline.indicators.volatility import ATR
 from tradepulse_pipeline.indicators.volume import MEAN_VOLUME_20
-from tradepulse_pipeline.market.candles import BoolArray, FloatArray, IntArray
+from tradepulse_pipeline.market.candles import BoolArray, FloatArray, IndexArray, IntArray
 from tradepulse_pipeline.strategies.base import Parameter, ParameterColumns, Parameters, Strategy
 from tradepulse_pipeline.strategies.decisions import LONG, Decisions, DecisionSets, Exits
 
@@ -42,6 +42,13 @@ class _Sweeps(NamedTuple):
     first: IntArray
     level: FloatArray
     age: IntArray
+
+
+class _Confirmations(NamedTuple):
+    """Which bar confirms which sweep (its place in ``_Sweeps``), in the order of the bars; with room for more."""
+
+    bar: IntArray
+    sweep: IntArray
 
 
 class _Prepared(NamedTuple):
@@ -147,13 +154,23 @@ class LiquiditySweepV3(Strategy):
 
     def signals(self, prepared: _Prepared, parameters: Parameters) -> Decisions:
         """Return the bars that buy a sweep back."""
-        return self.signals_of_sets(prepared, {name: np.array([parameters[name]]) for name in _SIGNALS}).decisions
+        return self.signals_of_sets(prepared, {name: np.array([parameters[name]]) for name in _SIGNALS})[0]
 
     def signals_of_sets(self, prepared: _Prepared, columns: ParameterColumns) -> DecisionSets:
-        """Return the bars that buy a sweep back, for each set in one go."""
-        values = np.column_stack([columns[name] for name in _SIGNALS]).astype(np.float64)
-        bar, offsets = _confirmations(prepared.bars, prepared.sweeps, prepared.sign, values)
-        return DecisionSets(Decisions.of(bar, LONG, prepared.bars.close[bar], prepared.bars.atr[bar]), offsets)
+        """Return the bars that buy a sweep back, for each set in one go; see ``_decision_bars``."""
+        bars, sweeps = prepared.bars, prepared.sweeps
+        sets = np.column_stack([columns[name] for name in _SIGNALS]).astype(np.float64)
+        loud = np.flatnonzero(sweeps.volume > columns["volume_spike_threshold"].min() * sweeps.usual_volume)
+        order = np.lexsort([columns[name] for name in _SHARED])
+        bar_of_member, offsets = _decision_bars(bars, sweeps, prepared.sign, loud, sets, order)
+        # A bar is one decision, whichever sweeps it confirms and however many sets decide there.
+        is_decision = np.zeros(len(bars.close), dtype=np.bool_)
+        is_decision[bar_of_member] = True
+        bar = np.flatnonzero(is_decision)
+        row_of_bar = np.empty(len(bars.close), dtype=np.int32)
+        row_of_bar[bar] = np.arange(len(bar))
+        decisions = Decisions.of(bar, LONG, bars.close[bar], bars.atr[bar])
+        return DecisionSets(decisions, row_of_bar[bar_of_member], offsets)
 
     def exits(self, parameters: Parameters) -> Exits:
         """Stop by ATR below the close, target by R."""
@@ -162,46 +179,110 @@ class LiquiditySweepV3(Strategy):
         )
 
 
-_SIGNALS: Final = tuple(p.name for p in LiquiditySweepV3.parameters if p.kind == "signal")
+#: The parameters on which it depends which bar confirms a sweep; the others pick among the confirmed sweeps.
+_SHARED: Final = ("pierce_depth", "key_level_lookback", "reversal_candle_size")
+_SIGNALS: Final = (*_SHARED, "rejection_candles", "volume_spike_threshold")
+_N_SHARED: Final = len(_SHARED)
 
 
 @njit(cache=True, nogil=True)
-def _confirmations(bars: _Bars, sweeps: _Sweeps, sign: int, sets: FloatArray) -> tuple[IntArray, IntArray]:
-    """Return the decision bars of each row of ``sets``, ascending and each once, and where each set's begin."""
-    n_sweeps = sweeps.bar.shape[0]
-    offsets = np.zeros(sets.shape[0] + 1, np.int64)
-    found = np.empty(n_sweeps + 64 * sets.shape[0], np.int64)
+def _decision_bars(
+    bars: _Bars, sweeps: _Sweeps, sign: int, loud: IntArray, sets: FloatArray, order: IntArray
+) -> tuple[IndexArray, IntArray]:
+    """Return the decision bars of each of ``sets``, ascending and each once, and where each set's begin.
+
+    Which bar is the first to confirm a sweep depends neither on how many candles that may take nor on the volume asked
+    for. It is looked for once for all sets that differ in nothing else; each of them then picks among what was found.
+
+    Parameters
+    ----------
+    loud : array of shape (n_loud,)
+        The sweeps whose volume is enough for at least one set, ascending.
+    sets : array of shape (n_sets, n_parameters)
+        Parameter values, in the order of ``_SIGNALS``.
+    order : array of shape (n_sets,)
+        The numbers of the sets, those with the same values of ``_SHARED`` side by side.
+    """
+    n_sets, room = sets.shape[0], loud.shape[0]
+    confirmed = _Confirmations(np.empty(room, np.int64), np.empty(room, np.int64))
+    found = np.empty(room + 64 * n_sets + 1, np.int32)
+    begin, length = np.empty(n_sets, np.int64), np.empty(n_sets, np.int64)
     n_found = 0
-    for i in range(sets.shape[0]):
-        pierce_depth, rejection_candles, volume_spike_threshold, reversal_candle_size, key_level_lookback = sets[i]
-        begin = n_found
-        if n_found + n_sweeps > found.shape[0]:
-            larger = np.empty(2 * found.shape[0] + n_sweeps, np.int64)
-            larger[:n_found] = found[:n_found]
-            found = larger
-        for k in range(n_sweeps):
-            s = sweeps.bar[k]
-            if not sweeps.volume[k] > volume_spike_threshold * sweeps.usual_volume[k] or s < key_level_lookback:
-                continue
-            level = _swept_level(bars, sweeps, sign, k, pierce_depth, key_level_lookback)
-            if np.isnan(level):
-                continue
-            floor = level * (1.0 - sign * pierce_depth)
-            body = reversal_candle_size * sweeps.atr_before[k]
-            r = _confirmation(bars, s, level, floor, int(rejection_candles), body)
-            if r < 0 or np.isnan(bars.atr[r]):
-                continue
-            at = n_found
-            while at > begin and found[at - 1] > r:
-                at -= 1
-            if at > begin and found[at - 1] == r:
-                continue  # another sweep confirms at the same bar: one decision
-            for later in range(n_found, at, -1):
-                found[later] = found[later - 1]
-            found[at] = r
-            n_found += 1
-        offsets[i + 1] = n_found
-    return found[:n_found].copy(), offsets
+    first = 0
+    while first < n_sets:
+        last = first + 1
+        while last < n_sets and np.all(sets[order[last], :_N_SHARED] == sets[order[first], :_N_SHARED]):
+            last += 1
+        n_confirmed = _find_confirmations(bars, sweeps, sign, loud, sets[order[first:last]], confirmed)
+        for i in order[first:last]:
+            if n_found + n_confirmed >= found.shape[0]:
+                larger = np.empty(2 * found.shape[0] + n_confirmed, np.int32)
+                larger[:n_found] = found[:n_found]
+                found = larger
+            begin[i] = n_found
+            n_found = _pick(sweeps, confirmed, n_confirmed, sets[i, _N_SHARED:], found, n_found)
+            length[i] = n_found - begin[i]
+        first = last
+    offsets = np.append(0, np.cumsum(length))
+    in_order = np.empty(n_found, np.int32)
+    for i in range(n_sets):
+        in_order[offsets[i] : offsets[i + 1]] = found[begin[i] : begin[i] + length[i]]
+    return in_order, offsets
+
+
+@njit(cache=True, nogil=True)
+def _pick(
+    sweeps: _Sweeps,
+    confirmed: _Confirmations,
+    n_confirmed: int,
+    limits: FloatArray,
+    found: IndexArray,
+    n_found: int,
+) -> int:
+    """Add the bars that confirm a sweep in time and of enough volume to ``found``; return how many there are then.
+
+    Every bar is written and the next one over it if it does not count, since a branch would be guessed wrong too often.
+    """
+    rejection_candles, volume_spike_threshold = limits
+    latest = -1
+    for i in range(n_confirmed):
+        r, k = confirmed.bar[i], confirmed.sweep[i]
+        is_in_time = r < sweeps.bar[k] + rejection_candles
+        is_loud = sweeps.volume[k] > volume_spike_threshold * sweeps.usual_volume[k]
+        counts = is_in_time & is_loud & (r != latest)
+        found[n_found] = r
+        n_found += counts
+        latest = r if counts else latest
+    return n_found
+
+
+@njit(cache=True, nogil=True)
+def _find_confirmations(
+    bars: _Bars, sweeps: _Sweeps, sign: int, loud: IntArray, sets: FloatArray, confirmed: _Confirmations
+) -> int:
+    """Write into ``confirmed`` what sets that share ``_SHARED`` pick from; return how many confirmations there are."""
+    pierce_depth, key_level_lookback, reversal_candle_size = sets[0, :_N_SHARED]
+    rejection_candles = int(sets[:, _N_SHARED].max())
+    n = 0
+    for k in loud:
+        s = sweeps.bar[k]
+        if s < key_level_lookback:
+            continue
+        level = _swept_level(bars, sweeps, sign, k, pierce_depth, key_level_lookback)
+        if np.isnan(level):
+            continue
+        floor = level * (1.0 - sign * pierce_depth)
+        body = reversal_candle_size * sweeps.atr_before[k]
+        r = _confirmation(bars, s, level, floor, rejection_candles, body)
+        if r < 0 or np.isnan(bars.atr[r]):
+            continue
+        at = n
+        while at > 0 and confirmed.bar[at - 1] > r:
+            confirmed.bar[at], confirmed.sweep[at] = confirmed.bar[at - 1], confirmed.sweep[at - 1]
+            at -= 1
+        confirmed.bar[at], confirmed.sweep[at] = r, k
+        n += 1
+    return n
 
 
 @njit(cache=True, nogil=True)

@@ -30,7 +30,8 @@ for part in (candles, candles.slice(100, 4_000), candles.filled_forward()):
         evaluator.evaluate(np.arange(3_000), BarRange(10, len(frame)))
         backtest_strategy(frame, strategy, evaluator.space.values(7), side=side)
         evaluator.run(8, BarRange(0, 2_000), initial_capital=5_000)
-kernels = (kernel.simulate, metrics.measure, outcomes.find_outcomes, tables.hop_all, book._enter, sweep._confirmations)
+kernels = (kernel.simulate, metrics.measure, outcomes.find_outcomes, tables.hop_all)
+kernels += (book._enter, book._skip_before, sweep._decision_bars)
 print(json.dumps({one.__name__: len(one.signatures) for one in kernels}))
 """
 
@@ -38,5 +39,5 @@ print(json.dumps({one.__name__: len(one.signatures) for one in kernels}))
 def test_each_kernel_has_one_signature() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     counts = json.loads(done.stdout)
-    assert len(counts) == 6
+    assert len(counts) == 7
     assert set(counts.values()) == {1}, counts

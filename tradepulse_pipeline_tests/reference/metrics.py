@@ -51,7 +51,7 @@ def all_metrics(
         "sharpe_ratio": sharpe(returns),
         "sortino_ratio": sortino(returns),
         "max_drawdown": drawdown,
-        "calmar_ratio": finite(annualized_return / drawdown) if drawdown != 0 else 0.0,
+        "calmar_ratio": finite(annualized_return / drawdown) if drawdown > 1e-12 else 0.0,
         "sample_size": float(len(trades)),
         "win_rate": len(wins) / len(trades),
         "gross_win_rate": sum(is_gross_win(trade) for trade in trades) / len(trades),

@@ -33,16 +33,31 @@ def test_columns_must_be_of_one_length() -> None:
         Decisions.of(np.array([1, 2]), LONG, np.ones(2), np.ones(1))
 
 
+def test_sets_share_decisions() -> None:
+    decisions = some([7, 2, 5], LONG)
+    sets = DecisionSets(decisions, np.array([1, 0, 1, 2], dtype=np.int32), np.array([0, 2, 2, 4]))
+    assert [sets[k].bar.tolist() for k in range(len(sets))] == [[2, 7], [], [2, 5]]
+    assert sets[2].stop_anchor.tolist() == [101.0, 102.0]
+    assert sets.mirrored()[2].stop_anchor.tolist() == [-101.0, -102.0]
+    with pytest.raises(InvalidInputError, match="'bar' must be ascending"):
+        DecisionSets(decisions, np.array([1, 0, 2], dtype=np.int32), np.array([0, 1, 3]))
+
+
 def test_merging_keeps_bar_order_and_puts_the_first_set_first() -> None:
     long = DecisionSets.of([some([1, 3, 3], LONG), some([4], LONG)])
-    short = DecisionSets.of([some([0, 3, 5], SHORT), some([4, 9], SHORT)])
+    short = DecisionSets(some([9, 0, 4, 3, 5], SHORT), np.array([1, 3, 4, 2, 0], dtype=np.int32), np.array([0, 3, 5]))
     sets = DecisionSets.merged(long, short)
     assert sets.offsets.tolist() == [0, 6, 9]
-    assert sets.decisions.bar.tolist()[6:] == [4, 4, 9]
-    merged = sets.decisions.take(np.arange(6))
-    assert merged.bar.tolist() == [0, 1, 3, 3, 3, 5]
-    assert merged.side.tolist() == [-1, 1, 1, 1, -1, -1]
-    assert merged.stop_anchor.tolist() == [100.0, 100.0, 101.0, 102.0, 101.0, 102.0]
+    assert sets[0].bar.tolist() == [0, 1, 3, 3, 3, 5]
+    assert sets[0].side.tolist() == [-1, 1, 1, 1, -1, -1]
+    assert sets[0].stop_anchor.tolist() == [101.0, 100.0, 101.0, 102.0, 103.0, 104.0]
+    assert sets[1].bar.tolist() == [4, 4, 9]
+    assert sets[1].side.tolist() == [1, -1, -1]
+
+
+def test_merging_nothing_gives_nothing() -> None:
+    nothing = DecisionSets.of([some([], LONG), some([], LONG)])
+    assert DecisionSets.merged(nothing, nothing).offsets.tolist() == [0, 0, 0]
 
 
 def test_the_mirror_negates_prices_and_swaps_sides() -> None:

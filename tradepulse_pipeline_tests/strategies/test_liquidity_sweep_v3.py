@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -213,6 +213,25 @@ def test_decisions_agree_with_reference(question: tuple[Candles, dict[str, float
     frame = frame_of(candles)
     expected = Sweeps(plain_candles(frame)).signals(parameters, side)
     assert_same_signals(*engine_decisions(frame, parameters, side), expected)
+
+
+@settings(max_examples=cases(100))
+@given(candles=sweep_markets(), sets=st.lists(sweep_parameters(), min_size=1, max_size=12), data=st.data())
+def test_sets_together_decide_as_each_alone(
+    candles: Candles, sets: list[dict[str, float]], data: st.DataObject
+) -> None:
+    # Some sets share most parameters, some are there twice, in any order.
+    names = st.sampled_from(["rejection_candles", "volume_spike_threshold", "stop_distance"])
+    for _ in range(data.draw(st.integers(0, 12))):
+        one, other, name = data.draw(st.sampled_from(sets)), data.draw(st.sampled_from(sets)), data.draw(names)
+        sets = data.draw(st.permutations([*sets, one | {name: other[name]}]))
+    source = SignalSource(STRATEGY, frame_of(candles), data.draw(st.sampled_from(SIDES)))
+    together = source.decision_sets({name: np.array([float(one[name]) for one in sets]) for name in sets[0]})
+    assert len(together) == len(sets)
+    for number, parameters in enumerate(sets):
+        alone = source.decisions(parameters)
+        for field in fields(Decisions):
+            np.testing.assert_array_equal(getattr(together[number], field.name), getattr(alone, field.name))
 
 
 def test_planted_markets_do_make_decisions() -> None:
