@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -262,19 +262,22 @@ class _SubSpace:
 
     def __init__(self, space: ParameterSpace, kind: str) -> None:
         self._space: Final = ParameterSpace(tuple(p for p in space.parameters if p.kind == kind))
-        sizes = [len(p.grid) if p.kind == kind else 1 for p in space.parameters]
-        #: For each parameter: its stride and size in the whole space, and its stride here (0: not of this kind).
-        self._strides: Final = [
-            (math.prod(space.shape[k + 1 :]), space.shape[k], math.prod(sizes[k + 1 :]) if sizes[k] > 1 else 0)
-            for k in range(len(sizes))
-        ]
+        #: For each run of neighbouring parameters of this kind: its stride and size in the whole space, and its stride
+        #: here.
+        self._strides: Final[list[tuple[int, int, int]]] = []
+        stride, own_stride = 1, 1
+        for is_own, run in groupby(reversed(space.parameters), lambda p: p.kind == kind):
+            size = math.prod(len(p.grid) for p in run)
+            if is_own:
+                self._strides.append((stride, size, own_stride))
+                own_stride *= size
+            stride *= size
 
     def of(self, combinations: IntArray) -> IntArray:
         """Return the numbers of the sets in this space, shape (n,), for combinations of the whole space, (n,)."""
         numbers = np.zeros(len(combinations), dtype=np.int64)
         for stride, size, own_stride in self._strides:
-            if own_stride:
-                numbers += combinations // stride % size * own_stride
+            numbers += combinations // stride % size * own_stride
         return numbers
 
     def columns(self, numbers: IntArray) -> dict[str, FloatArray]:
