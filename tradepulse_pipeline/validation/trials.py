@@ -201,9 +201,10 @@ class Tally:
             self._n_valid += len(rows)
             highest = float(trials.metrics[rows, METRIC_NAMES.index("net_profit")].max())
             self._best_net_profit = max(highest, highest if self._best_net_profit is None else self._best_net_profit)
-            if len(self._best) == N_BEST and not self._settings.further_objectives:
-                # of equal objectives the earlier trial is better
-                rows = rows[trials.objective[rows] > self._best.objective[-1]]
+            if len(rows) > N_BEST and not self._settings.further_objectives:
+                # Few of many are among the best: those that are no worse than the last of them.
+                objective = trials.objective[rows]
+                rows = rows[objective >= np.partition(objective, -N_BEST)[-N_BEST]]
             candidates = Trials.joined([self._best, trials.take(rows)])
             numbers = np.concatenate([self._best_numbers, self.n_trials + rows])
             order = np.argsort(-candidates.objective, kind="stable")
