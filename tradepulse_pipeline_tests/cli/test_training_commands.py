@@ -277,7 +277,9 @@ def test_backtest_runs_on_stored_candles_as_on_their_file(run: Run, in_project: 
 
 
 def test_estimate_counts_trials_and_says_whether_enough_trades_can_be_reached(run: Run, in_project: Path) -> None:
-    done = run("estimate", "--pair", "AVAX/USDT", "--timeframe", "15m", "--history", "200", "--json")
+    done = run(
+        "estimate", "--pair", "AVAX/USDT", "--timeframe", "15m", "--history", "200", "--method", "random", "--json"
+    )
     assert done.exit_code == 0, done.stderr
     assert "No candles of binance:AVAX-USDT:15m are stored: these are estimates on the SIMULATED market" in done.stderr
     (found,) = json.loads(done.stdout)
