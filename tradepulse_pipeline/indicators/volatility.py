@@ -31,12 +31,16 @@ def average_true_range(candles: Candles) -> FloatArray:
     TA-Lib's convention: the first value is the mean of the true ranges of bars 1..14, from then on
     ``(13 * previous + true range) / 14``.
     """
-    return _wilder_average(true_range(candles), ATR_PERIOD)
+    return wilder_average(true_range(candles), ATR_PERIOD)
 
 
 @njit(cache=True)
-def _wilder_average(values: FloatArray, period: int) -> FloatArray:
-    """Average ``values[1:]`` as Wilder does; ``values[0]`` is not read."""
+def wilder_average(values: FloatArray, period: int) -> FloatArray:
+    """Return Wilder's average of ``values[1:]``, shape (n,); NaN before index ``period``. ``values[0]`` is not read.
+
+    TA-Lib's convention: the first is the mean of ``values[1..period]``, from then on
+    ``((period - 1) * previous + value) / period``.
+    """
     n = values.shape[0]
     average = np.full(n, np.nan)
     if n <= period:

@@ -36,3 +36,4 @@ def mean_volume(n: int) -> Indicator:
 
 
 MEAN_VOLUME_20: Final = mean_volume(20)
+MEAN_VOLUME_50: Final = mean_volume(50)

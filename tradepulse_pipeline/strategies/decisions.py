@@ -136,8 +136,12 @@ class DecisionSets:
     @classmethod
     def of(cls, sets: Sequence[Decisions]) -> Self:
         """Put the decisions of each set together."""
-        decisions = Decisions.concatenated(sets)
         offsets = np.cumsum([0, *(len(part) for part in sets)], dtype=np.int64)
+        return cls.listed(Decisions.concatenated(sets), offsets)
+
+    @classmethod
+    def listed(cls, decisions: Decisions, offsets: IntArray) -> Self:
+        """Take the decisions of all sets one after the other: set i has rows ``offsets[i]`` to ``offsets[i + 1]``."""
         return cls(decisions, np.arange(len(decisions), dtype=np.int32), offsets)
 
     def __post_init__(self) -> None:

@@ -6,9 +6,15 @@ from typing import Final
 
 from tradepulse_pipeline.errors import one_of
 from tradepulse_pipeline.strategies.base import Strategy
+from tradepulse_pipeline.strategies.capitulation_reversal_v3 import CapitulationReversalV3
+from tradepulse_pipeline.strategies.failed_breakdown_v3 import FailedBreakdownV3
 from tradepulse_pipeline.strategies.liquidity_sweep_v3 import LiquiditySweepV3
+from tradepulse_pipeline.strategies.supply_shock_v3 import SupplyShockV3
 
-_STRATEGIES: Final[dict[str, Strategy]] = {strategy.name: strategy for strategy in (LiquiditySweepV3(),)}
+_STRATEGIES: Final[dict[str, Strategy]] = {
+    strategy.name: strategy
+    for strategy in (LiquiditySweepV3(), CapitulationReversalV3(), FailedBreakdownV3(), SupplyShockV3())
+}
 
 
 def strategy_names() -> tuple[str, ...]:

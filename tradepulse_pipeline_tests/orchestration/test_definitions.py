@@ -23,6 +23,7 @@ from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.windows import WindowSettings
 from tradepulse_pipeline_tests.orchestration.conftest import ROOT
 
+BRANCHES = ("liquidity_sweep_v3", "capitulation_reversal_v3", "failed_breakdown_v3", "supply_shock_v3")
 HEAVY = ("skopt", "optuna", "ccxt", "pandas", "polars", "sklearn", "psycopg", "psycopg2", "pyarrow")
 
 
@@ -38,13 +39,12 @@ def test_the_flow_of_assets():
         key.to_user_string(): sorted(parent.to_user_string() for parent in graph.get(key).parent_keys)
         for key in graph.get_all_asset_keys()
     }
-    assert flow == {
-        "market_data": [],
-        "indicators": ["market_data"],
-        "liquidity_sweep_v3/optimization_results": ["indicators"],
-        "liquidity_sweep_v3/walk_forward_validation": ["liquidity_sweep_v3/optimization_results"],
-        "liquidity_sweep_v3/trained_configurations": ["liquidity_sweep_v3/walk_forward_validation"],
-    }
+    expected = {"market_data": [], "indicators": ["market_data"]}
+    for branch in BRANCHES:
+        expected[f"{branch}/optimization_results"] = ["indicators"]
+        expected[f"{branch}/walk_forward_validation"] = [f"{branch}/optimization_results"]
+        expected[f"{branch}/trained_configurations"] = [f"{branch}/walk_forward_validation"]
+    assert flow == expected
 
 
 def test_every_asset_is_presented():
@@ -70,16 +70,18 @@ def test_the_jobs_and_what_they_make():
         for name, job in jobs.items()
         if not name.startswith("__")
     }
-    assert made == {
-        "update_market_data": ["market_data"],
-        "train_liquidity_sweep_v3": [
-            "indicators",
-            "liquidity_sweep_v3/optimization_results",
-            "liquidity_sweep_v3/trained_configurations",
-            "liquidity_sweep_v3/walk_forward_validation",
-            "market_data",
-        ],
-    }
+    expected = {"update_market_data": ["market_data"]}
+    for branch in BRANCHES:
+        expected[f"train_{branch}"] = sorted(
+            (
+                "market_data",
+                "indicators",
+                f"{branch}/optimization_results",
+                f"{branch}/walk_forward_validation",
+                f"{branch}/trained_configurations",
+            )
+        )
+    assert made == expected
     assert all(job.executor_def.name == "in_process" for job in jobs.values())
 
 

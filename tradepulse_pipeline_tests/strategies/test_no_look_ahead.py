@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -85,10 +86,12 @@ def test_sweeps_are_blind_to_the_future_at_every_bar(factor: float, volume: floa
     assert n_telling > len(candles) / 4
 
 
-def grid_samples(strategy: Strategy, rng: np.random.Generator, n: int) -> Iterator[dict[str, float]]:
+def deciding_sets(strategy: Strategy, candles: Candles, rng: np.random.Generator, n: int) -> Iterator[dict[str, float]]:
+    """Draw parameter sets from the grid, of those that make at least two decisions."""
     space = ParameterSpace(strategy.parameters)
-    for _ in range(n):
-        yield space.values(int(rng.integers(space.size)))
+    source = SignalSource(strategy, IndicatorFrame.compute(candles, strategy.indicators), "both")
+    drawn = map(space.values, rng.permutation(space.size).tolist())
+    return itertools.islice((values for values in drawn if len(source.decisions(values)) > 1), n)
 
 
 @pytest.mark.parametrize("series", ["binance_BTC-USDT_5m", "kraken_BTC-USDT_15m", "kraken_BTC-USDC_1m"])
@@ -99,7 +102,7 @@ def test_every_strategy_is_blind_to_the_future_of_real_candles(
     candles = real_candles(market_data_dir, series, 20_000, 4_000).filled_forward()
     rng = np.random.default_rng(17)
     n_telling = 0
-    for parameters in grid_samples(strategy, rng, cases(8)):
+    for parameters in deciding_sets(strategy, candles, rng, cases(5)):
         full = decisions_of(strategy, candles, parameters)
         # Cuts anywhere, and on and right before decisions, where a look ahead would show.
         telling = rng.choice(full.bar, min(len(full), 6), replace=False) if len(full) else full.bar

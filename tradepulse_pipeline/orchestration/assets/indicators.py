@@ -30,7 +30,7 @@ _COLUMNS: Final = dg.TableSchema(
     owners=["team:market-data"],
     kinds={"python", "parquet"},
     tags={"domain": "market"},
-    code_version="1",
+    code_version="2",
     metadata={"dagster/column_schema": _COLUMNS},
 )
 def indicators(
