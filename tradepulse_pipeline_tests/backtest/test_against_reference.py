@@ -12,15 +12,8 @@ from tradepulse_pipeline.backtest.result import EXIT_REASONS
 from tradepulse_pipeline.backtest.settings import AccountSettings, BarRange
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.strategies.decisions import LONG, SHORT, Decisions, Exits
-from tradepulse_pipeline_tests.reference import backtest as reference
 from tradepulse_pipeline_tests.reference.backtest import Trade
-from tradepulse_pipeline_tests.reference.comparison import (
-    assert_same_equity,
-    assert_same_metrics,
-    assert_same_trades,
-    plain_candles,
-    plain_orders,
-)
+from tradepulse_pipeline_tests.reference.comparison import assert_same_result, plain_candles, plain_orders
 from tradepulse_pipeline_tests.reference.markets import (
     accounts,
     cases,
@@ -30,21 +23,14 @@ from tradepulse_pipeline_tests.reference.markets import (
     random_markets,
     windows_of,
 )
-from tradepulse_pipeline_tests.reference.metrics import all_metrics, days_of
 
 
 def assert_agreement(
     frame: IndicatorFrame, decisions: Decisions, exits: Exits, account: AccountSettings, window: BarRange
 ) -> list[Trade]:
     result = run_backtest(frame, decisions, exits, account, window)
-    candles, step_ms = plain_candles(frame), frame.timeframe.milliseconds
-    trades, equity = reference.run(candles, step_ms, plain_orders(decisions, exits), account, *window)
-    times = [candle.open_time_ms for candle in candles[slice(*window)]]
-    metrics = all_metrics(trades, equity, times, days_of(times, step_ms), account.initial_capital)
-    assert_same_trades(result.trades, trades)
-    assert_same_equity(result.equity, equity, trades)
-    assert_same_metrics(result.metrics, metrics, equity=equity, trades=trades, initial_capital=account.initial_capital)
-    return trades
+    candles, orders = plain_candles(frame), plain_orders(decisions, exits)
+    return assert_same_result(result, candles, frame.timeframe.milliseconds, orders, account, window)
 
 
 @st.composite

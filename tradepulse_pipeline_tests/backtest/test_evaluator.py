@@ -13,7 +13,8 @@ from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.strategies.decisions import SIDES, Side
 from tradepulse_pipeline.strategies.registry import get_strategy
-from tradepulse_pipeline_tests.reference.markets import SWEEP_PARAMETERS, frame_of, seeded_sweep_market
+from tradepulse_pipeline_tests.reference.markets import frame_of
+from tradepulse_pipeline_tests.reference.patterns import STOP_HUNTS, seeded_market
 
 STRATEGY = get_strategy("LIQUIDITY_SWEEP_V3")
 ACCOUNT = AccountSettings(fee_rate=0.0002)
@@ -21,7 +22,7 @@ ACCOUNT = AccountSettings(fee_rate=0.0002)
 
 @pytest.fixture(scope="module")
 def frame() -> IndicatorFrame:
-    return frame_of(seeded_sweep_market(np.random.default_rng(8)))
+    return frame_of(seeded_market(STOP_HUNTS, np.random.default_rng(8)))
 
 
 def some_combinations(evaluator: PlainEvaluator, n: int) -> np.ndarray:
@@ -97,14 +98,14 @@ def test_no_combinations_give_no_rows(frame: IndicatorFrame) -> None:
 )
 def test_wrong_parameters_are_refused(frame: IndicatorFrame, changes: dict[str, float], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        backtest_strategy(frame, STRATEGY, SWEEP_PARAMETERS | changes)
+        backtest_strategy(frame, STRATEGY, STOP_HUNTS.lenient | changes)
 
 
 def test_missing_parameters_are_named(frame: IndicatorFrame) -> None:
     with pytest.raises(InvalidInputError, match=r"1 of 7 parameters are missing: target_multiple"):
-        backtest_strategy(frame, STRATEGY, {k: v for k, v in SWEEP_PARAMETERS.items() if k != "target_multiple"})
+        backtest_strategy(frame, STRATEGY, {k: v for k, v in STOP_HUNTS.lenient.items() if k != "target_multiple"})
 
 
 def test_an_unknown_side_is_refused(frame: IndicatorFrame) -> None:
     with pytest.raises(InvalidInputError, match=r"Unknown side 'up'.*long, short, both"):
-        backtest_strategy(frame, STRATEGY, SWEEP_PARAMETERS, side="up")  # type: ignore[arg-type]
+        backtest_strategy(frame, STRATEGY, STOP_HUNTS.lenient, side="up")  # type: ignore[arg-type]

@@ -16,13 +16,12 @@ from tradepulse_pipeline.backtest.evaluators import PlainEvaluator, TabledEvalua
 from tradepulse_pipeline.backtest.metrics import DAYS_PER_YEAR
 from tradepulse_pipeline.backtest.result import EXIT_REASONS, METRIC_NAMES
 from tradepulse_pipeline.backtest.settings import AccountSettings, BarRange
-from tradepulse_pipeline.indicators.catalogue import ALL_INDICATORS
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
-from tradepulse_pipeline.market.candles import FloatArray
+from tradepulse_pipeline.market.candles import Candles, FloatArray, IntArray
 from tradepulse_pipeline.market.series import MS_PER_DAY
 from tradepulse_pipeline.strategies.base import Parameter, Parameters, Strategy
 from tradepulse_pipeline.strategies.decisions import SIDES, Decisions, Exits, Side
-from tradepulse_pipeline.strategies.registry import get_strategy
+from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline_tests.reference.markets import (
     accounts,
     cases,
@@ -33,8 +32,7 @@ from tradepulse_pipeline_tests.reference.markets import (
     real_candles,
     windows_of,
 )
-
-SWEEP = get_strategy("LIQUIDITY_SWEEP_V3")
+from tradepulse_pipeline_tests.reference.patterns import PATTERNS, every_strategy, planted_markets
 
 
 def choice(name: str, kind: Any, n: int) -> Parameter:
@@ -130,6 +128,51 @@ def test_drawn_grids_meet_every_exit_and_trades_over_midnight() -> None:
     assert min(met.values()) >= 5, met
 
 
+def some_combinations(strategy: Strategy, seed: int, n: int) -> IntArray:
+    """Return random combinations of a strategy's own grid; of each parameter, half of the values are lenient."""
+    rng, space = np.random.default_rng(seed), ParameterSpace(strategy.parameters)
+    lenient = PATTERNS[strategy.name].lenient
+    nearest = [np.abs(np.array(p.grid) - lenient[p.name]).argmin() for p in strategy.parameters]
+    anything = rng.integers(space.shape, size=(n, len(nearest)))
+    return space.combinations(np.where(rng.random(anything.shape) < 0.5, nearest, anything))
+
+
+def assert_same_metrics(
+    strategy: Strategy,
+    frame: IndicatorFrame,
+    side: Side,
+    account: AccountSettings,
+    combinations: IntArray,
+    window: BarRange,
+) -> FloatArray:
+    """Compare the rows of the two evaluators and return the numbers of trades."""
+    tabled = TabledEvaluator(frame, strategy, side=side, account=account, workers=2).evaluate(combinations, window)
+    plain = PlainEvaluator(frame, strategy, side=side, account=account).evaluate(combinations, window)
+    assert_same_rows(tabled, plain, account, days_covered(frame, *window))
+    return tabled[:, METRIC_NAMES.index("sample_size")]
+
+
+@every_strategy
+def test_every_strategy_on_drawn_markets(strategy: Strategy) -> None:
+    n_trades = []
+
+    @settings(max_examples=cases(60))
+    @given(
+        candles=planted_markets(PATTERNS[strategy.name]),
+        seed=st.integers(0, 1000),
+        side=st.sampled_from(SIDES),
+        account=accounts(),
+    )
+    def compare(candles: Candles, seed: int, side: Side, account: AccountSettings) -> None:
+        frame, combinations = frame_of(candles), some_combinations(strategy, seed, 20)
+        rows = assert_same_metrics(strategy, frame, side, account, combinations, BarRange(0, len(frame)))
+        n_trades.append(rows.sum())
+
+    compare()
+    assert max(n_trades) > 0
+
+
+@every_strategy
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize(
     ("name", "first", "n_candles"),
@@ -140,17 +183,15 @@ def test_drawn_grids_meet_every_exit_and_trades_over_midnight() -> None:
         ("kraken_BTC-USDC_1m", 0, 20_000),
     ],
 )
-def test_the_sweep_on_real_candles(market_data_dir: Any, name: str, first: int, n_candles: int, side: Side) -> None:
-    candles = real_candles(market_data_dir, name, first, n_candles)
-    frame = IndicatorFrame.compute(candles.filled_forward(), ALL_INDICATORS)
+def test_every_strategy_on_real_candles(
+    market_data_dir: Any, strategy: Strategy, name: str, first: int, n_candles: int, side: Side
+) -> None:
+    frame = frame_of(real_candles(market_data_dir, name, first, n_candles))
     account = AccountSettings(fee_rate=0.0002, max_leverage=5.0)
-    tabled = TabledEvaluator(frame, SWEEP, side=side, account=account, workers=2)
-    plain = PlainEvaluator(frame, SWEEP, side=side, account=account)
-    drawn = np.random.default_rng(3).integers(tabled.space.size, size=cases(60))
-    for window in (BarRange(0, len(frame)), BarRange(len(frame) // 3, len(frame) // 2)):
-        rows = tabled.evaluate(drawn, window)
-        assert_same_rows(rows, plain.evaluate(drawn, window), account, days_covered(frame, *window))
-        assert rows[:, METRIC_NAMES.index("sample_size")].max() >= 3
+    drawn = some_combinations(strategy, 3, cases(100))
+    n_trades = assert_same_metrics(strategy, frame, side, account, drawn, BarRange(0, len(frame)))
+    assert n_trades.max() >= 3
+    assert_same_metrics(strategy, frame, side, account, drawn, BarRange(len(frame) // 3, len(frame) // 2))
 
 
 @settings(max_examples=cases(100))

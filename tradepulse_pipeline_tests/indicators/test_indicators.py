@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline_tests.reference.comparison import plain_candles
-from tradepulse_pipeline_tests.reference.indicators import average_true_range, mean_volume
+from tradepulse_pipeline_tests.reference.indicators import (
+    average_true_range,
+    close_location,
+    mean_volume,
+    relative_strength_index,
+)
 from tradepulse_pipeline_tests.reference.markets import candles_of, cases, frame_of, random_markets, real_candles
 
 
@@ -22,9 +27,14 @@ def column(values: list[float | None]) -> np.ndarray:
 def assert_agreement(frame: IndicatorFrame) -> None:
     candles = plain_candles(frame)
     np.testing.assert_allclose(frame["atr_14"], column(average_true_range(candles)), rtol=1e-12, err_msg="ATR")
-    # A mean volume of 0 allows no signal, as little as one that is undefined; the column shows both as NaN.
-    volumes = column([mean_volume(candles, 20, i) or None for i in range(len(candles))])
-    np.testing.assert_allclose(frame["mean_volume_20"], volumes, rtol=1e-12, err_msg="V(20)")
+    rsi = column(relative_strength_index(candles))
+    np.testing.assert_allclose(frame["rsi_14"], rsi, rtol=1e-12, atol=1e-12, err_msg="RSI")
+    location = [close_location(candle) for candle in candles]
+    np.testing.assert_allclose(frame["close_location"], location, rtol=1e-12, atol=1e-12, err_msg="CLV")
+    for n in (20, 50):
+        # A mean volume of 0 allows no signal, as little as one that is undefined; the column shows both as NaN.
+        volumes = column([mean_volume(candles, n, i) or None for i in range(len(candles))])
+        np.testing.assert_allclose(frame[f"mean_volume_{n}"], volumes, rtol=1e-12, err_msg=f"V({n})")
 
 
 def test_atr_by_hand() -> None:

@@ -68,6 +68,9 @@ def run(
 ) -> tuple[list[Trade], list[float]]:
     """Return the trades of the window ``[start, stop)`` and the equity at the close of each of its bars."""
     stop = len(candles) if stop is None else stop
+    orders_at: dict[int, list[Order]] = {}
+    for order in orders:
+        orders_at.setdefault(order.bar, []).append(order)
     trades: list[Trade] = []
     equity = account.initial_capital
     curve = [equity] * (stop - start)
@@ -75,9 +78,9 @@ def run(
     for j in range(start, stop - 1):
         if j < free_from or equity <= 1e-12 * account.initial_capital:  # what is left of a total loss is rounding
             continue
-        order = taken_order(candles, orders, j)
-        if order is None or not can_enter_after(candles, step_ms, j):
+        if j not in orders_at or not can_enter_after(candles, step_ms, j):
             continue
+        order = with_nearest_stop(orders_at[j], candles[j].close)
         trade = open_and_close(candles, order, account, equity, last=stop - 1)
         if trade is None:
             continue
@@ -91,16 +94,9 @@ def run(
     return trades, curve
 
 
-def taken_order(candles: list[Candle], orders: list[Order], j: int) -> Order | None:
-    """Return the order of bar j whose stop is nearest to the close; the first of those equally near."""
-    taken: Order | None = None
-    for order in orders:
-        if order.bar != j:
-            continue
-        close = candles[j].close
-        if taken is None or abs(close - order.stop_price) < abs(close - taken.stop_price):
-            taken = order
-    return taken
+def with_nearest_stop(orders: list[Order], close: float) -> Order:
+    """Return the order whose stop is nearest to the close; the first of those equally near."""
+    return min(orders, key=lambda order: abs(close - order.stop_price))
 
 
 def can_enter_after(candles: list[Candle], step_ms: int, j: int) -> bool:

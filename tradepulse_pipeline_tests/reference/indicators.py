@@ -36,6 +36,37 @@ def mean_volume(candles: list[Candle], n: int, i: int) -> float | None:
     return None
 
 
+def relative_strength_index(candles: list[Candle]) -> list[float | None]:
+    """Wilder's RSI of period 14 as TA-Lib has it: first at bar 14; 0 where no close has moved at all."""
+    rsi: list[float | None] = []
+    gain = loss = 0.0
+    for i in range(len(candles)):
+        change = candles[i].close - candles[i - 1].close if i > 0 else 0.0
+        up, down = max(change, 0.0), max(-change, 0.0)
+        if i <= 14:
+            gain, loss = gain + up / 14, loss + down / 14
+        else:
+            gain, loss = (13 * gain + up) / 14, (13 * loss + down) / 14
+        if i < 14:
+            rsi.append(None)
+        else:
+            rsi.append(100 * gain / (gain + loss) if gain + loss > 0 else 0.0)
+    return rsi
+
+
+def close_location(candle: Candle) -> float:
+    """CLV: where in its range the candle closes, 0 at the low and 1 at the high."""
+    if candle.high == candle.low:
+        return 0.5
+    return (candle.close - candle.low) / (candle.high - candle.low)
+
+
+def weighted_close_location(candles: list[Candle]) -> float:
+    """Mean CLV, weighted by volume, of which there must be some."""
+    total = sum(candle.volume for candle in candles)
+    return sum(candle.volume * close_location(candle) for candle in candles) / total
+
+
 def is_swing_low(candles: list[Candle], j: int) -> bool:
     """Whether bar j is a swing low; known only once bar j + 3 has closed."""
     if j < 3 or j + 3 >= len(candles):

@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
+from tradepulse_pipeline_tests.reference.backtest import Order
 from tradepulse_pipeline_tests.reference.candles import Candle
-from tradepulse_pipeline_tests.reference.indicators import (
-    average_true_range,
-    is_swing_high,
-    is_swing_low,
-    mean_volume,
-)
+from tradepulse_pipeline_tests.reference.indicators import is_swing_high, is_swing_low, mean_volume
+from tradepulse_pipeline_tests.reference.strategy import Parameters, ReferenceStrategy, is_green, is_red
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """At the close of ``bar``, go long (+1) or short (-1) with this stop."""
+class Sweeps(ReferenceStrategy):
+    """Stop-hunts."""
 
-    bar: int
-    side: int
-    stop_price: float
-
-
-class Sweeps:
-    """Finds the signals of a series for any parameters."""
-
-    def __init__(self, candles: list[Candle]) -> None:
-        self.candles = candles
-        self.atr = average_true_range(candles)
+    def __init__(self, candles: list[Candle], minutes: int) -> None:
+        super().__init__(candles, minutes)
         self.mean_volume = [mean_volume(candles, 20, i) for i in range(len(candles))]
+        self.is_swing_low = [is_swing_low(candles, j) for j in range(len(candles))]
+        self.is_swing_high = [is_swing_high(candles, j) for j in range(len(candles))]
 
-    def signals(self, parameters: Mapping[str, float], side: str) -> list[Signal]:
-        found: list[Signal] = []
-        if side in ("long", "both"):
-            found += self.long_signals(parameters)
-        if side in ("short", "both"):
-            found += self.short_signals(parameters)
-        return sorted(found, key=lambda signal: (signal.bar, -signal.side))
-
-    def has_volume_spike(self, s: int, parameters: Mapping[str, float]) -> bool:
+    def has_volume_spike(self, s: int, parameters: Parameters) -> bool:
         mean = self.mean_volume[s]
         if mean is None or mean <= 0 or self.candles[s].is_filled:
             return False
@@ -47,8 +25,8 @@ class Sweeps:
 
     # Long: a dip under a swing low.
 
-    def long_signals(self, parameters: Mapping[str, float]) -> list[Signal]:
-        found: dict[int, Signal] = {}
+    def long_orders(self, parameters: Parameters) -> list[Order]:
+        found: dict[int, Order] = {}
         for s in range(int(parameters["key_level_lookback"]), len(self.candles)):
             level = self.swept_low(s, parameters)
             if level is None:
@@ -58,17 +36,22 @@ class Sweeps:
                 continue
             atr = self.atr[r]
             assert atr is not None
-            found[r] = Signal(r, 1, self.candles[r].close - parameters["stop_distance"] * atr)
+            found[r] = Order(
+                bar=r,
+                side=1,
+                stop_price=self.candles[r].close - parameters["stop_distance"] * atr,
+                target_multiple=parameters["target_multiple"],
+            )
         return list(found.values())
 
-    def swept_low(self, s: int, parameters: Mapping[str, float]) -> float | None:
+    def swept_low(self, s: int, parameters: Parameters) -> float | None:
         """Return the highest live low that bar s sweeps."""
         if not self.has_volume_spike(s, parameters):
             return None
         low = self.candles[s].low
         swept: list[float] = []
         for j in range(s - int(parameters["key_level_lookback"]), s - 3):
-            if not is_swing_low(self.candles, j):
+            if not self.is_swing_low[j]:
                 continue
             level = self.candles[j].low
             is_live = all(self.candles[i].low >= level for i in range(j + 1, s))
@@ -76,7 +59,7 @@ class Sweeps:
                 swept.append(level)
         return max(swept) if swept else None
 
-    def bought_back(self, s: int, level: float, parameters: Mapping[str, float]) -> int | None:
+    def bought_back(self, s: int, level: float, parameters: Parameters) -> int | None:
         """Return the bar that confirms the sweep of a low at bar s."""
         atr = self.atr[s - 1]
         if atr is None:
@@ -88,14 +71,14 @@ class Sweeps:
             if bar.low < level * (1 - parameters["pierce_depth"]):
                 return None
             is_large = bar.close - bar.open >= parameters["reversal_candle_size"] * atr
-            if bar.close > bar.open and bar.close > level and is_large and not bar.is_filled:
+            if is_green(bar) and bar.close > level and is_large:
                 return r
         return None
 
     # Short: a spike over a swing high.
 
-    def short_signals(self, parameters: Mapping[str, float]) -> list[Signal]:
-        found: dict[int, Signal] = {}
+    def short_orders(self, parameters: Parameters) -> list[Order]:
+        found: dict[int, Order] = {}
         for s in range(int(parameters["key_level_lookback"]), len(self.candles)):
             level = self.swept_high(s, parameters)
             if level is None:
@@ -105,17 +88,22 @@ class Sweeps:
                 continue
             atr = self.atr[r]
             assert atr is not None
-            found[r] = Signal(r, -1, self.candles[r].close + parameters["stop_distance"] * atr)
+            found[r] = Order(
+                bar=r,
+                side=-1,
+                stop_price=self.candles[r].close + parameters["stop_distance"] * atr,
+                target_multiple=parameters["target_multiple"],
+            )
         return list(found.values())
 
-    def swept_high(self, s: int, parameters: Mapping[str, float]) -> float | None:
+    def swept_high(self, s: int, parameters: Parameters) -> float | None:
         """Return the lowest live high that bar s sweeps."""
         if not self.has_volume_spike(s, parameters):
             return None
         high = self.candles[s].high
         swept: list[float] = []
         for j in range(s - int(parameters["key_level_lookback"]), s - 3):
-            if not is_swing_high(self.candles, j):
+            if not self.is_swing_high[j]:
                 continue
             level = self.candles[j].high
             is_live = all(self.candles[i].high <= level for i in range(j + 1, s))
@@ -123,7 +111,7 @@ class Sweeps:
                 swept.append(level)
         return min(swept) if swept else None
 
-    def sold_back(self, s: int, level: float, parameters: Mapping[str, float]) -> int | None:
+    def sold_back(self, s: int, level: float, parameters: Parameters) -> int | None:
         """Return the bar that confirms the sweep of a high at bar s."""
         atr = self.atr[s - 1]
         if atr is None:
@@ -135,6 +123,6 @@ class Sweeps:
             if bar.high > level * (1 + parameters["pierce_depth"]):
                 return None
             is_large = bar.open - bar.close >= parameters["reversal_candle_size"] * atr
-            if bar.close < bar.open and bar.close < level and is_large and not bar.is_filled:
+            if is_red(bar) and bar.close < level and is_large:
                 return r
         return None

@@ -1,14 +1,12 @@
-"""Markets for the tests: random ones that meet every rule, ones with planted sweeps, and slices of real candles."""
+"""Markets for the tests: random ones that meet every rule of the bar model, and slices of real candles."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from hypothesis import strategies as st
@@ -133,135 +131,6 @@ def random_markets(draw: st.DrawFn, min_bars: int = 2, max_bars: int = 90) -> Ca
     n_bytes = 5 * draw(st.integers(min_bars, max_bars))
     write_walk(tape, draw(st.binary(min_size=n_bytes, max_size=n_bytes)), volatility)
     return tape.candles()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plant:
-    """One planted stop-hunt, in fractions of the price: a swing, a wait above it, the sweep and the way back."""
-
-    side: int
-    drop: float
-    wait: int
-    has_equal_swing: bool
-    depth: float
-    further_depth: float
-    volume_multiple: float
-    delay: int
-    body: float
-    gap: int
-
-
-def plants() -> st.SearchStrategy[Plant]:
-    return st.builds(
-        Plant,
-        side=st.sampled_from([1, -1]),
-        drop=st.sampled_from([0.002, 0.004, 0.01]),
-        wait=st.integers(0, 6),
-        has_equal_swing=st.booleans(),
-        depth=st.sampled_from([0.0, 0.0004, 0.0005, 0.001, 0.002, 0.005, 0.006]),
-        further_depth=st.sampled_from([0.0, 0.0, 0.0, 0.0005, 0.01]),
-        volume_multiple=st.sampled_from([1.0, 2.0, 3.0, 4.0, 20.0]),
-        delay=st.integers(0, 5),
-        body=st.sampled_from([0.0, 0.002, 0.006, 0.01]),
-        gap=st.sampled_from([0, 0, 0, 0, 1, 3, 4]),
-    )
-
-
-def write_plant(tape: Tape, plant: Plant, draws: bytes) -> None:
-    """Write a planted pattern in fractions of the current price; for a short one, up and down change places."""
-    origin = tape.price
-    noise = iter(draws)
-
-    def bar(open_: float, best: float, worst: float, close: float, volume: float = 10.0) -> None:
-        prices = [origin * (1 + plant.side * offset) for offset in (open_, best, worst, close)]
-        high, low = (prices[1], prices[2]) if plant.side == 1 else (prices[2], prices[1])
-        tape.write(prices[0], high, low, prices[3], volume)
-
-    def near(offset: float) -> float:
-        return offset + next(noise) % 8 * 0.0001
-
-    level = -plant.drop
-    for step in (0.3, 0.6, 0.9):
-        bar(near(level * (step - 0.3)), 0.0005, near(level * step), near(level * (step - 0.1)))
-    bar(level * 0.9, level * 0.8, level, level * 0.7)
-    rest = level * 0.5
-    for _ in range(3 + plant.wait):
-        bar(near(rest), near(rest) + 0.0008, near(level * 0.8), near(rest))
-    if plant.has_equal_swing:
-        bar(rest, rest + 0.0005, level, rest)
-        for _ in range(3):
-            bar(near(rest), near(rest) + 0.0008, near(level * 0.8), near(rest))
-    tape.skip(plant.gap)
-    bottom = (1 + level) * (1 - plant.depth) - 1
-    for i in range(plant.delay + 1):
-        is_last = i == plant.delay
-        close = level + plant.body if is_last else (level + bottom) / 2
-        open_ = level + 0.0002 if is_last else rest
-        worst = bottom if i == 0 else bottom - plant.further_depth
-        bar(open_, max(open_, close), worst, close, 10.0 * plant.volume_multiple if i == 0 else 10.0)
-
-
-def write_sweep_market(tape: Tape, plants: list[Plant], random_bytes: Callable[[int], bytes]) -> Candles:
-    """Write a quiet walk, long enough for the indicators, then planted stop-hunts and a few random bars in turn."""
-    write_walk(tape, random_bytes(25 * 5), 0.002)
-    for plant in plants:
-        write_plant(tape, plant, random_bytes(80))
-        write_walk(tape, random_bytes(4 * 5), 0.002)
-    return tape.candles()
-
-
-@st.composite
-def sweep_markets(draw: st.DrawFn) -> Candles:
-    """Quiet walks with planted stop-hunts on both sides."""
-    planted = draw(st.lists(plants(), min_size=1, max_size=5))
-    return write_sweep_market(draw(tapes()), planted, lambda n: draw(st.binary(min_size=n, max_size=n)))
-
-
-def seeded_sweep_market(rng: np.random.Generator) -> Candles:
-    """Return a market with four sound stop-hunts, two of each side."""
-    planted = [
-        Plant(
-            side=side,
-            drop=0.004,
-            wait=int(rng.integers(0, 5)),
-            has_equal_swing=bool(rng.integers(0, 2)),
-            depth=float(rng.uniform(0.0005, 0.002)),
-            further_depth=0.0,
-            volume_multiple=10.0,
-            delay=int(rng.integers(0, 3)),
-            body=0.01,
-            gap=0,
-        )
-        for side in (1, -1, 1, -1)
-    ]
-    return write_sweep_market(Tape(Timeframe("15m"), 0.01, NEW_YEAR_MS, 1000.0), planted, rng.bytes)
-
-
-#: A lenient parameter set: what is planted soundly confirms.
-SWEEP_PARAMETERS: Final = {
-    "pierce_depth": 0.005,
-    "rejection_candles": 5,
-    "volume_spike_threshold": 1.5,
-    "reversal_candle_size": 0.5,
-    "key_level_lookback": 20,
-    "stop_distance": 1.0,
-    "target_multiple": 2.0,
-}
-
-
-def sweep_parameters() -> st.SearchStrategy[dict[str, float]]:
-    """Parameter sets of which some values are lenient and others anything, so that many hunts just pass or fail."""
-    return st.fixed_dictionaries(
-        {
-            "pierce_depth": st.just(0.02) | fractions(0.001, 0.005, low=0.0001, high=0.05),
-            "rejection_candles": st.just(5) | st.integers(1, 6),
-            "volume_spike_threshold": st.just(0.5) | fractions(0.0, 1.0, 2.0, low=0.0, high=3.0),
-            "reversal_candle_size": st.just(0.25) | fractions(0.0, 0.5, low=0.0, high=1.5),
-            "key_level_lookback": st.just(20) | st.integers(4, 14) | st.just(50),
-            "stop_distance": fractions(0.5, 1.0, 2.0, low=0.01, high=5.0),
-            "target_multiple": fractions(1.5, 2.0, low=0.01, high=5.0),
-        }
-    )
 
 
 @st.composite

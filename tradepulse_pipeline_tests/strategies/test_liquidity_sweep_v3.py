@@ -1,52 +1,34 @@
-"""LIQUIDITY_SWEEP_V3 by hand, and its decisions against the slow reference on markets with planted stop-hunts."""
+"""LIQUIDITY_SWEEP_V3 by hand: the engine and the reference alike."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.strategies.base import SignalSource
-from tradepulse_pipeline.strategies.decisions import SIDES, Decisions, Exits, Side
+from tradepulse_pipeline.strategies.decisions import Side
 from tradepulse_pipeline.strategies.registry import get_strategy
-from tradepulse_pipeline_tests.reference.comparison import assert_same_signals, plain_candles
-from tradepulse_pipeline_tests.reference.liquidity_sweep_v3 import Signal, Sweeps
-from tradepulse_pipeline_tests.reference.markets import (
-    SWEEP_PARAMETERS,
-    candles_of,
-    cases,
-    frame_of,
-    random_markets,
-    seeded_sweep_market,
-    sweep_markets,
-    sweep_parameters,
-)
+from tradepulse_pipeline_tests.reference.backtest import Order
+from tradepulse_pipeline_tests.reference.comparison import plain_candles, plain_orders
+from tradepulse_pipeline_tests.reference.liquidity_sweep_v3 import Sweeps
+from tradepulse_pipeline_tests.reference.markets import candles_of, frame_of
 
 STRATEGY = get_strategy("LIQUIDITY_SWEEP_V3")
 
-Find = Callable[[Candles, dict[str, float], Side], list[Signal]]
+Find = Callable[[Candles, dict[str, float], Side], list[Order]]
 
 
-def engine_decisions(frame: IndicatorFrame, parameters: dict[str, float], side: Side) -> tuple[Decisions, Exits]:
+def find_with_engine(candles: Candles, parameters: dict[str, float], side: Side) -> list[Order]:
     checked = STRATEGY.check(parameters)
-    return SignalSource(STRATEGY, frame, side).decisions(checked), STRATEGY.exits(checked)
+    return plain_orders(SignalSource(STRATEGY, frame_of(candles), side).decisions(checked), STRATEGY.exits(checked))
 
 
-def find_with_engine(candles: Candles, parameters: dict[str, float], side: Side) -> list[Signal]:
-    decisions, exits = engine_decisions(frame_of(candles), parameters, side)
-    stops = decisions.stop_anchor - decisions.side * exits.stop_multiple * decisions.stop_unit
-    rows = zip(decisions.bar.tolist(), decisions.side.tolist(), stops.tolist(), strict=True)
-    return [Signal(*row) for row in dict.fromkeys(rows)]
-
-
-def find_with_reference(candles: Candles, parameters: dict[str, float], side: Side) -> list[Signal]:
-    return Sweeps(plain_candles(candles.filled_forward())).signals(parameters, side)
+def find_with_reference(candles: Candles, parameters: dict[str, float], side: Side) -> list[Order]:
+    return Sweeps(plain_candles(candles.filled_forward()), candles.timeframe.minutes).orders(parameters, side)
 
 
 @pytest.fixture(params=[find_with_engine, find_with_reference], ids=["engine", "reference"])
@@ -147,8 +129,8 @@ HUNTS: dict[str, tuple[Hunt, dict[str, float], list[int]]] = {
 @pytest.mark.parametrize("case", HUNTS.values(), ids=HUNTS.keys())
 def test_hunts_by_hand_long(find: Find, case: tuple[Hunt, dict[str, float], list[int]]) -> None:
     hunt, changes, bars = case
-    signals = find(hunt.candles(), PARAMETERS | changes, "long")
-    assert [(signal.bar, signal.side) for signal in signals] == [(bar, 1) for bar in bars]
+    orders = find(hunt.candles(), PARAMETERS | changes, "long")
+    assert [(order.bar, order.side) for order in orders] == [(bar, 1) for bar in bars]
 
 
 def mirrored(row: Row) -> Row:
@@ -163,9 +145,9 @@ def test_hunts_by_hand_short(find: Find, case: tuple[Hunt, dict[str, float], lis
     candles = hunt.candles()
     rows = zip(candles.open, candles.high, candles.low, candles.close, strict=True)
     short = candles_of([mirrored(row) for row in rows], volume=candles.volume.tolist(), missing=hunt.missing)
-    signals = find(short, PARAMETERS | changes, "short")
-    assert [(signal.bar, signal.side) for signal in signals] == [(bar, -1) for bar in bars]
-    assert find(short, PARAMETERS | changes, "both") == signals + find(short, PARAMETERS | changes, "long")
+    orders = find(short, PARAMETERS | changes, "short")
+    assert [(order.bar, order.side) for order in orders] == [(bar, -1) for bar in bars]
+    assert find(short, PARAMETERS | changes, "both") == orders + find(short, PARAMETERS | changes, "long")
 
 
 def test_the_stop_by_hand(find: Find) -> None:
@@ -173,8 +155,8 @@ def test_the_stop_by_hand(find: Find) -> None:
     atr = 1.0
     for true_range in (1.5, 2.0, 2.5, 1.0, 1.0, 1.0, 1.0, 3.7):
         atr = (13 * atr + true_range) / 14
-    (signal,) = find(Hunt().candles(), PARAMETERS | {"stop_distance": 1.5}, "long")
-    assert signal.stop_price == pytest.approx(103.2 - 1.5 * atr, rel=1e-12)
+    (order,) = find(Hunt().candles(), PARAMETERS | {"stop_distance": 1.5}, "long")
+    assert order.stop_price == pytest.approx(103.2 - 1.5 * atr, rel=1e-12)
 
 
 def test_the_highest_swept_level_counts(find: Find) -> None:
@@ -183,14 +165,14 @@ def test_the_highest_swept_level_counts(find: Find) -> None:
     second = ((102.0, 102.5, 101.4, 102.0), (102.0, 102.5, 100.4, 102.0))
     hunt = Hunt(wait=(QUIET, QUIET, *second, *(QUIET,) * 4), sweep=(99.9, 100.3, 99.8, 100.2))
     parameters = PARAMETERS | {"reversal_candle_size": 0.2}
-    assert [signal.bar for signal in find(hunt.candles(), parameters, "long")] == [32]
+    assert [order.bar for order in find(hunt.candles(), parameters, "long")] == [32]
     assert find(hunt.candles(), parameters | {"pierce_depth": 0.01}, "long") == []
 
 
 def test_filled_bars_do_not_count_as_volume(find: Find) -> None:
     # Of the 20 bars before the sweep at bar 31, three are filled; V reaches three candles further back, to 10 as well.
-    signals = find(Hunt(missing=(15, 16, 17)).candles(), PARAMETERS | {"volume_spike_threshold": 2.99}, "long")
-    assert [signal.bar for signal in signals] == [31]
+    orders = find(Hunt(missing=(15, 16, 17)).candles(), PARAMETERS | {"volume_spike_threshold": 2.99}, "long")
+    assert [order.bar for order in orders] == [31]
     assert find(Hunt(missing=(15, 16, 17)).candles(), PARAMETERS | {"volume_spike_threshold": 3.0}, "long") == []
 
 
@@ -198,48 +180,3 @@ def test_no_burst_over_a_market_without_volume(find: Find) -> None:
     candles = Hunt().candles()
     silent = np.where(np.arange(len(candles)) < 28, 0.0, candles.volume)
     assert find(replace(candles, volume=silent), PARAMETERS, "long") == []
-
-
-@st.composite
-def questions(draw: st.DrawFn) -> tuple[Candles, dict[str, float], Side]:
-    markets = sweep_markets() | random_markets(min_bars=80, max_bars=140)
-    return draw(markets), draw(sweep_parameters()), draw(st.sampled_from(SIDES))
-
-
-@settings(max_examples=cases(600))
-@given(question=questions())
-def test_decisions_agree_with_reference(question: tuple[Candles, dict[str, float], Side]) -> None:
-    candles, parameters, side = question
-    frame = frame_of(candles)
-    expected = Sweeps(plain_candles(frame)).signals(parameters, side)
-    assert_same_signals(*engine_decisions(frame, parameters, side), expected)
-
-
-@settings(max_examples=cases(100))
-@given(candles=sweep_markets(), sets=st.lists(sweep_parameters(), min_size=1, max_size=12), data=st.data())
-def test_sets_together_decide_as_each_alone(
-    candles: Candles, sets: list[dict[str, float]], data: st.DataObject
-) -> None:
-    # Some sets share most parameters, some are there twice, in any order.
-    names = st.sampled_from(["rejection_candles", "volume_spike_threshold", "stop_distance"])
-    for _ in range(data.draw(st.integers(0, 12))):
-        one, other, name = data.draw(st.sampled_from(sets)), data.draw(st.sampled_from(sets)), data.draw(names)
-        sets = data.draw(st.permutations([*sets, one | {name: other[name]}]))
-    source = SignalSource(STRATEGY, frame_of(candles), data.draw(st.sampled_from(SIDES)))
-    together = source.decision_sets({name: np.array([float(one[name]) for one in sets]) for name in sets[0]})
-    assert len(together) == len(sets)
-    for number, parameters in enumerate(sets):
-        alone = source.decisions(parameters)
-        for field in fields(Decisions):
-            np.testing.assert_array_equal(getattr(together[number], field.name), getattr(alone, field.name))
-
-
-def test_planted_markets_do_make_decisions() -> None:
-    rng = np.random.default_rng(5)
-    n_markets, sides = 60, []
-    for _ in range(n_markets):
-        frame = frame_of(seeded_sweep_market(rng))
-        decisions, _ = engine_decisions(frame, SWEEP_PARAMETERS, "both")
-        sides += sorted(set(decisions.side.tolist()))
-    assert sides.count(1) > n_markets / 4
-    assert sides.count(-1) > n_markets / 4

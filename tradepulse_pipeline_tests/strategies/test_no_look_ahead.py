@@ -17,19 +17,9 @@ from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.strategies.base import Parameters, SignalSource, Strategy
 from tradepulse_pipeline.strategies.decisions import Decisions
-from tradepulse_pipeline.strategies.registry import get_strategy, strategy_names
 from tradepulse_pipeline.strategies.space import ParameterSpace
-from tradepulse_pipeline_tests.reference.markets import (
-    SWEEP_PARAMETERS,
-    cases,
-    frame_of,
-    real_candles,
-    seeded_sweep_market,
-    sweep_markets,
-    sweep_parameters,
-)
-
-SWEEP = get_strategy("LIQUIDITY_SWEEP_V3")
+from tradepulse_pipeline_tests.reference.markets import cases, frame_of, real_candles
+from tradepulse_pipeline_tests.reference.patterns import PATTERNS, every_strategy, planted_markets, seeded_market
 
 
 def decisions_of(strategy: Strategy, candles: Candles, parameters: Parameters) -> Decisions:
@@ -68,22 +58,17 @@ def assert_blind_to_the_future(
     return n_telling
 
 
-@settings(max_examples=cases(60))
+@every_strategy
+@settings(max_examples=cases(40))
 @given(data=st.data(), factor=st.sampled_from([1e-4, 0.5, 3.0, 1e4]), volume=st.sampled_from([0.0, 1e12]))
-def test_sweeps_are_blind_to_the_future(data: st.DataObject, factor: float, volume: float) -> None:
-    candles, parameters = data.draw(sweep_markets()).filled_forward(), data.draw(sweep_parameters())
+def test_every_strategy_is_blind_to_the_future(
+    strategy: Strategy, data: st.DataObject, factor: float, volume: float
+) -> None:
+    pattern = PATTERNS[strategy.name]
+    candles, parameters = data.draw(planted_markets(pattern)).filled_forward(), data.draw(pattern.parameters)
     bars = st.integers(0, len(candles) - 1)
     cuts = data.draw(st.lists(bars, min_size=1, max_size=6, unique=True))
-    assert_blind_to_the_future(SWEEP, candles, parameters, cuts, factor=factor, volume=volume)
-
-
-@pytest.mark.parametrize(("factor", "volume"), [(1e-3, 1e9), (1e3, 0.0)], ids=["crash", "rally"])
-def test_sweeps_are_blind_to_the_future_at_every_bar(factor: float, volume: float) -> None:
-    candles = seeded_sweep_market(np.random.default_rng(3)).filled_forward()
-    n_telling = assert_blind_to_the_future(
-        SWEEP, candles, SWEEP_PARAMETERS, range(len(candles)), factor=factor, volume=volume
-    )
-    assert n_telling > len(candles) / 4
+    assert_blind_to_the_future(strategy, candles, parameters, cuts, factor=factor, volume=volume)
 
 
 def deciding_sets(strategy: Strategy, candles: Candles, rng: np.random.Generator, n: int) -> Iterator[dict[str, float]]:
@@ -94,8 +79,21 @@ def deciding_sets(strategy: Strategy, candles: Candles, rng: np.random.Generator
     return itertools.islice((values for values in drawn if len(source.decisions(values)) > 1), n)
 
 
+@pytest.mark.parametrize(("factor", "volume"), [(1e-3, 1e9), (1e3, 0.0)], ids=["crash", "rally"])
+@every_strategy
+def test_every_strategy_is_blind_to_the_future_at_every_bar(strategy: Strategy, factor: float, volume: float) -> None:
+    pattern = PATTERNS[strategy.name]
+    rng = np.random.default_rng(3)
+    candles = seeded_market(pattern, rng, n_plants=12).filled_forward()
+    for parameters in (pattern.lenient, *deciding_sets(strategy, candles, rng, 2)):
+        n_telling = assert_blind_to_the_future(
+            strategy, candles, parameters, range(len(candles)), factor=factor, volume=volume
+        )
+        assert n_telling > 0
+
+
 @pytest.mark.parametrize("series", ["binance_BTC-USDT_5m", "kraken_BTC-USDT_15m", "kraken_BTC-USDC_1m"])
-@pytest.mark.parametrize("strategy", [get_strategy(name) for name in strategy_names()], ids=strategy_names())
+@every_strategy
 def test_every_strategy_is_blind_to_the_future_of_real_candles(
     market_data_dir: Path, strategy: Strategy, series: str
 ) -> None:
@@ -105,7 +103,7 @@ def test_every_strategy_is_blind_to_the_future_of_real_candles(
     for parameters in deciding_sets(strategy, candles, rng, cases(5)):
         full = decisions_of(strategy, candles, parameters)
         # Cuts anywhere, and on and right before decisions, where a look ahead would show.
-        telling = rng.choice(full.bar, min(len(full), 6), replace=False) if len(full) else full.bar
+        telling = rng.choice(full.bar, min(len(full), 6), replace=False)
         cuts = np.unique(np.concatenate([rng.integers(0, len(candles), 6), telling, np.maximum(telling - 1, 0)]))
         n_telling += assert_blind_to_the_future(
             strategy, candles, parameters, cuts.tolist(), factor=float(rng.choice([1e-3, 0.9, 1.1, 1e3])), volume=1e9
@@ -114,7 +112,7 @@ def test_every_strategy_is_blind_to_the_future_of_real_candles(
 
 
 @settings(max_examples=cases(40))
-@given(candles=sweep_markets(), data=st.data())
+@given(candles=st.one_of(map(planted_markets, PATTERNS.values())), data=st.data())
 def test_indicators_are_blind_to_the_future(candles: Candles, data: st.DataObject) -> None:
     filled = candles.filled_forward()
     t = data.draw(st.integers(0, len(filled) - 1))
