@@ -55,14 +55,15 @@ class Grid:
     ``values`` replace the grids of some parameters. ``n_combinations`` are drawn at random; all of them without it.
     """
 
+    strategy_name: str = STRATEGY
     values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     n_combinations: int | None = None
 
     def strategy(self) -> Strategy:
         """Return the strategy with these grids."""
-        strategy = get_strategy(STRATEGY)
+        strategy = get_strategy(self.strategy_name)
         parameters = tuple(replace(p, grid=self.values.get(p.name, p.grid)) for p in strategy.parameters)
-        regridded: Strategy = type(STRATEGY, (type(strategy),), {"parameters": parameters})()
+        regridded: Strategy = type(strategy.name, (type(strategy),), {"parameters": parameters})()
         return regridded
 
     def combinations(self) -> IntArray:

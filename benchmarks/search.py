@@ -71,9 +71,9 @@ def nine_windows(candles: Candles) -> WindowSettings:
     return WindowSettings(train_days=3 * test_days, test_days=test_days)
 
 
-def measure_walk_forward(candles: Candles, workers: int, runs: int) -> WalkForwardCost:
+def measure_walk_forward(candles: Candles, workers: int, runs: int, strategy_name: str = STRATEGY) -> WalkForwardCost:
     """Measure search, with all trials written to Parquet, and judgement; to be called in a fresh process."""
-    strategy = get_strategy(STRATEGY)
+    strategy = get_strategy(strategy_name)
     search = SearchSettings(method="grid", workers=workers)
     training = TrainingSettings(search=search, windows=nine_windows(candles))
     warm_up = TrainingSettings(search=SearchSettings(budget=10, workers=workers), windows=training.windows)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -82,7 +81,7 @@ def estimate(
             series, candles = _candles(settings, database, wanted)
             found += [estimate_training(strategy, series, candles, training) for strategy in chosen]
     if as_json:
-        console.print_json([asdict(one) for one in found])
+        console.print_json([_listed(one) for one in found])
         return
     for one in found:
         _show(one, training)
@@ -104,10 +103,14 @@ def _candles(settings: Settings, database: Database, series: SeriesKey) -> tuple
     return twin, simulate(twin.market, twin.timeframe, start_ms, end_ms, settings.simulated())
 
 
-def _show(found: Estimate, training: TrainingSettings) -> None:
-    from tradepulse_pipeline.validation.estimate import N_DRAWS
+def _listed(found: Estimate) -> dict[str, Any]:
+    values = asdict(found)
+    forecast: dict[str, Any] = values.pop("forecast")
+    return values | forecast
 
-    page = console.stdout()
+
+def _show(found: Estimate, training: TrainingSettings) -> None:
+    page, trades = console.stdout(), found.forecast
     label = " [yellow]SIMULATED[/yellow]" if found.is_simulated else ""
     page.print(f"[bold]{found.strategy} on {found.series}[/bold]{label}")
     count, searches = console.number, f"{found.searches} train windows" if found.searches > 1 else "the train window"
@@ -120,40 +123,21 @@ def _show(found: Estimate, training: TrainingSettings) -> None:
             f"{found.trials:,} ({found.trials_per_search:,} in {'each of ' if found.searches > 1 else ''}{searches})",
         ],
         ["Time here", f"about {console.duration(max(found.seconds, 1))} with {training.search.threads} threads"],
-        ["Trades a year", f"{count(found.trades_per_year, 0)} (busiest {count(found.busiest_trades_per_year, 0)})"],
+        ["Trades a year", f"{count(trades.trades_per_year, 0)} (busiest {count(trades.busiest_trades_per_year, 0)})"],
         [
             "Out-of-sample",
-            f"{count(found.out_of_sample_trades, 0)} (busiest {count(found.busiest_out_of_sample_trades, 0)}) trades "
-            f"in {count(found.out_of_sample_days, 0)} days",
+            f"{count(trades.out_of_sample_trades, 0)} (busiest {count(trades.busiest_out_of_sample_trades, 0)}) trades "
+            f"in {count(trades.out_of_sample_days, 0)} days",
         ],
     ]
     page.print(console.table(["", ""], rows, left=2, header=False))
-    page.print(_verdict(found), markup=False)
+    page.print(trades.verdict, markup=False)
     if found.trials_per_search > training.search.max_combinations:
         console.warn(
             f"'train' would refuse a search of {found.trials_per_search:,} trials: --max-combinations is "
             f"{training.search.max_combinations:,}."
         )
     page.print(
-        f"Trades: the median of {min(N_DRAWS, found.combinations)} random parameter sets, and the busiest of them.\n",
+        f"Trades: the median of {trades.n_draws} random parameter sets, and the busiest of them.\n",
         style="dim",
-    )
-
-
-def _verdict(found: Estimate) -> str:
-    from tradepulse_pipeline.validation.estimate import DAYS_PER_YEAR
-
-    wanted = f"{found.trades_for_proof} out-of-sample trades"
-    share = console.percent(found.share_with_enough_trades, 0)
-    if found.share_with_enough_trades >= 0.5:
-        return f"{wanted} can be reached: {share} of parameter sets do."
-    if found.can_be_proved:
-        verdict, who, months = f"can be reached, but only by the busiest {share}", "median", found.months_for_proof
-    else:
-        verdict, who, months = "cannot be reached in these windows", "busiest", found.busiest_months_for_proof
-    if months is None:
-        return f"{wanted} {verdict}. The {who} parameter set makes no trades here."
-    return (
-        f"{wanted} {verdict}. The {who} parameter set needs about {math.ceil(months)} months of history: "
-        f"--history {math.ceil(months / 12 * DAYS_PER_YEAR)}."
     )

@@ -41,10 +41,45 @@ DAYS_PER_YEAR: Final = 365
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """What is to be expected of one training. Trades are those of randomly drawn parameter sets: their median, and the
-    busiest of them. ``months_for_proof`` is the history in which they make enough trades, None for never.
+class TradeForecast:
+    """How many trades a training can hope for: the median of parameter sets drawn at random, and the busiest of them.
+
+    ``months_for_proof`` is the history in which they make enough trades out-of-sample, None for never.
     """
+
+    n_draws: int
+    trades_per_year: float
+    busiest_trades_per_year: float
+    out_of_sample_days: float
+    out_of_sample_trades: float
+    busiest_out_of_sample_trades: float
+    trades_for_proof: int
+    share_with_enough_trades: float
+    can_be_proved: bool
+    months_for_proof: float | None
+    busiest_months_for_proof: float | None
+
+    @property
+    def verdict(self) -> str:
+        """Whether enough trades for a proof can be reached, and if not, in which history they could."""
+        wanted, share = f"{self.trades_for_proof} out-of-sample trades", f"{self.share_with_enough_trades:.0%}"
+        if self.share_with_enough_trades >= 0.5:
+            return f"{wanted} can be reached: {share} of parameter sets do."
+        if self.can_be_proved:
+            verdict, who, months = f"can be reached, but only by the busiest {share}", "median", self.months_for_proof
+        else:
+            verdict, who, months = "cannot be reached in these windows", "busiest", self.busiest_months_for_proof
+        if months is None:
+            return f"{wanted} {verdict}. The {who} parameter set makes no trades here."
+        return (
+            f"{wanted} {verdict}. The {who} parameter set needs about {math.ceil(months)} months of history: "
+            f"{math.ceil(months / 12 * DAYS_PER_YEAR):,} days."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What is to be expected of one training."""
 
     series: str
     strategy: str
@@ -57,17 +92,8 @@ class Estimate:
     searches: int
     trials: int
     seconds: float
-    trades_per_year: float
-    busiest_trades_per_year: float
     windows: int
-    out_of_sample_days: float
-    out_of_sample_trades: float
-    busiest_out_of_sample_trades: float
-    trades_for_proof: int
-    share_with_enough_trades: float
-    can_be_proved: bool
-    months_for_proof: float | None
-    busiest_months_for_proof: float | None
+    forecast: TradeForecast
 
 
 def estimate_training(strategy: Strategy, series: SeriesKey, candles: Candles, training: TrainingSettings) -> Estimate:
@@ -79,34 +105,48 @@ def estimate_training(strategy: Strategy, series: SeriesKey, candles: Candles, t
         If there are too few candles for one window.
     """
     frame = IndicatorFrame.compute(candles.filled_forward(), strategy.indicators)
-    windows = make_windows(frame.open_time_ms, frame.timeframe, training.windows)
     n_searches = len(train_windows(frame, training.windows))
     training = settled(frame, strategy, training)
     is_grid = training.search.method == "grid"
-    evaluator = _evaluator(frame, strategy, training)
-    size = evaluator.space.size
-    draws = np.random.default_rng(training.search.seed).choice(size, min(N_DRAWS, size), replace=False)
-    metrics = evaluator.evaluate(draws, BarRange(0, len(frame)))
-    days = (candles.end_ms - int(candles.open_time_ms[0])) / MS_PER_DAY
-    per_day: FloatArray = metrics[:, METRIC_NAMES.index("sample_size")] / days
-    median, busiest = float(np.median(per_day)), float(per_day.max())
-    test_days = sum(window.test_end_ms - window.test_start_ms for window in windows) / MS_PER_DAY
+    size = ParameterSpace(strategy.parameters).size
     planned = training.search.planned_trials(size)
     return Estimate(
         series=str(series),
         strategy=strategy.name,
         is_simulated=series.market.is_simulated,
         n_candles=len(candles),
-        days=days,
+        days=_days(frame),
         combinations=size,
         trials_per_search=planned,
         method=training.search.method,
         searches=n_searches,
         trials=planned * n_searches,
         seconds=(grid_seconds if is_grid else _search_seconds)(frame, strategy, training),
+        windows=len(make_windows(frame.open_time_ms, frame.timeframe, training.windows)),
+        forecast=forecast_trades(frame, strategy, training),
+    )
+
+
+def forecast_trades(frame: IndicatorFrame, strategy: Strategy, training: TrainingSettings) -> TradeForecast:
+    """Return how many trades to expect: of parameter sets drawn at random, over all candles.
+
+    Raises
+    ------
+    InsufficientHistoryError
+        If there are too few candles for one window.
+    """
+    windows = make_windows(frame.open_time_ms, frame.timeframe, training.windows)
+    evaluator = _evaluator(frame, strategy, training)
+    n_draws = min(N_DRAWS, evaluator.space.size)
+    draws = np.random.default_rng(training.search.seed).choice(evaluator.space.size, n_draws, replace=False)
+    metrics = evaluator.evaluate(draws, BarRange(0, len(frame)))
+    per_day: FloatArray = metrics[:, METRIC_NAMES.index("sample_size")] / _days(frame)
+    median, busiest = float(np.median(per_day)), float(per_day.max())
+    test_days = sum(window.test_end_ms - window.test_start_ms for window in windows) / MS_PER_DAY
+    return TradeForecast(
+        n_draws=n_draws,
         trades_per_year=median * DAYS_PER_YEAR,
         busiest_trades_per_year=busiest * DAYS_PER_YEAR,
-        windows=len(windows),
         out_of_sample_days=test_days,
         out_of_sample_trades=median * test_days,
         busiest_out_of_sample_trades=busiest * test_days,
@@ -116,6 +156,10 @@ def estimate_training(strategy: Strategy, series: SeriesKey, candles: Candles, t
         months_for_proof=_months(MATURE_TRADES, median, training.windows),
         busiest_months_for_proof=_months(MATURE_TRADES, busiest, training.windows),
     )
+
+
+def _days(frame: IndicatorFrame) -> float:
+    return float(frame.open_time_ms[-1] + frame.timeframe.milliseconds - frame.open_time_ms[0]) / MS_PER_DAY
 
 
 def settled(frame: IndicatorFrame, strategy: Strategy, training: TrainingSettings) -> TrainingSettings:

@@ -301,11 +301,20 @@ def test_bad_candles_block_the_training(train, database, capfd):
     assert list_configurations(database, pair="HOLES/USDT") == []
 
 
-def test_a_training_without_a_valid_trial_ends_without_a_configuration(train, database):
+def test_a_training_without_a_valid_trial_ends_without_a_configuration(train, database, instance):
     key = "simulated:NONE-USDT:5m"
     result = train(key, settings=SMALL.model_copy(update={"minimum_trades": 10_000}))
     assert result.success
     assert list_configurations(database, pair="NONE/USDT") == []
+    # Four weeks hold no hundred trades on unseen candles, and the run says so before it searches.
+    warning = "100 out-of-sample trades cannot be reached in these windows. The busiest parameter set needs about"
+    assert warning in metadata_of(result, TRIALS, key)["expected_trades"]
+    messages = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    (warned,) = (k for k, message in enumerate(messages) if warning in message and message.startswith(key))
+    (made,) = (
+        k for k, message in enumerate(messages) if "Materialized value liquidity_sweep_v3 optimization" in message
+    )
+    assert warned < made
     verdict = metadata_of(result, CONFIGURATIONS, key)["verdict"]
     assert verdict.startswith("No configuration. None of the 40 parameter sets")
     job = training_jobs.get(database, UUID(result.run_id))

@@ -41,7 +41,7 @@ from tradepulse_pipeline.orchestration.training_jobs import claim_job, reporter
 from tradepulse_pipeline.orchestration.trial_files import TrialFolder
 from tradepulse_pipeline.strategies.base import Strategy
 from tradepulse_pipeline.strategies.space import ParameterSpace
-from tradepulse_pipeline.validation.estimate import settled
+from tradepulse_pipeline.validation.estimate import TradeForecast, forecast_trades, settled
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.trials import SearchResult
 from tradepulse_pipeline.validation.walk_forward import LATEST, search_windows
@@ -95,6 +95,9 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
                     context.log.info(
                         f"{series}: {training.search.method} search, by the time that the whole grid takes."
                     )
+                forecast = forecast_trades(frame, strategy, training)
+                if not forecast.can_be_proved:
+                    context.log.warning(f"{series}: {forecast.verdict}")
                 with trial_files(
                     store, series, strategy, training, stored.fingerprint, on_warning=context.log.warning
                 ) as files:
@@ -116,7 +119,7 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
                     data_fingerprint=stored.fingerprint,
                 )
                 context.add_asset_metadata(
-                    {**simulated_metadata(series), **_metadata(strategy, training, found, folder)},
+                    {**simulated_metadata(series), **_metadata(strategy, training, found, folder, forecast)},
                     partition_key=str(series),
                 )
         return dg.MaterializeResult(data_version=joint_version(versions))
@@ -144,11 +147,16 @@ def _with_earlier(
 
 
 def _metadata(
-    strategy: Strategy, training: TrainingSettings, found: SearchResult, folder: TrialFolder
+    strategy: Strategy,
+    training: TrainingSettings,
+    found: SearchResult,
+    folder: TrialFolder,
+    forecast: TradeForecast,
 ) -> dict[str, Any]:
     best = found.best.filter((found.best["window"] == LATEST) & (found.best["rank"] <= _BEST))
     return {
         "verdict": _verdict(found),
+        "expected_trades": forecast.verdict,
         "dagster/row_count": found.total_trials,
         "valid_trials": found.total_trials - found.invalid_trials,
         "train_windows": len(found.searches) - len(found.not_searched),
