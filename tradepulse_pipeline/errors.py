@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
 
 
 class TradePulseError(Exception):
@@ -40,6 +46,42 @@ class DatabaseError(TradePulseError):
 
 class SearchLimitError(InvalidInputError):
     """A search is larger than the limit set for it; refused before it starts."""
+
+
+class StrategyError(InvalidInputError):
+    """A strategy breaks a rule of the interface; the message says where, and what was expected."""
+
+
+class LookAheadError(StrategyError):
+    """A strategy reads candles that come after its decision."""
+
+
+#: How the names of files begin that no user wrote: Python's own, what is installed, TradePulse.
+_NOT_THEIRS: Final = (
+    "<",
+    *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")),
+    str(Path(__file__).parent) + os.sep,
+)
+
+
+@contextmanager
+def blamed_on(what: str) -> Iterator[None]:
+    """Tell what goes wrong in code that a user wrote as an error of ``what``, with file and line where they are known.
+
+    Raises
+    ------
+    StrategyError
+        In the place of any other error.
+    """
+    try:
+        yield
+    except StrategyError:
+        raise
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NOT_THEIRS)]
+        place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+        said = str(error) if isinstance(error, TradePulseError) else f"{type(error).__name__}: {error}"
+        raise StrategyError(f"{what}{place}: {said}") from error
 
 
 def one_of(kind: str, found: object, allowed: Iterable[str], *, where: str = "") -> InvalidInputError:

@@ -43,6 +43,7 @@ _TRAINING: Final = TrainingSettings()
 _WINDOWS: Final = WindowSettings()
 
 Names = Annotated[tuple[str, ...], NoDecode]
+Files = Annotated[tuple[Path, ...], NoDecode]
 T = TypeVar("T")
 
 
@@ -61,6 +62,7 @@ class Settings(BaseSettings):
     exchange_url: str | None = Field(None, description="Base URL that replaces the exchanges' own.")
     web_host: str = Field("127.0.0.1", description="Address that the web UI listens on.")
     web_port: int = Field(3000, ge=0, le=65_535, description="Port that the web UI listens on; 0 takes a free one.")
+    own_strategies: Files = Field((), description="Python files with strategies of your own, relative to the project.")
 
     strategies: Names = Field(("LIQUIDITY_SWEEP_V3",), description="Strategies to train.")
     exchanges: Names = Field(("binance",), description="Exchanges to train on.")
@@ -134,6 +136,11 @@ class Settings(BaseSettings):
         if not names and info.field_name != "further_objectives":
             raise ValueError("Expected at least one name")
         return names
+
+    @field_validator("own_strategies", mode="before")
+    @classmethod
+    def _files(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @property
     def project_dir(self) -> Path:
@@ -239,6 +246,7 @@ def load_settings(**options: object) -> Settings:
     located = settings.model_copy(
         update={
             "data_dir": data_dir,
+            "own_strategies": tuple(project / path.expanduser() for path in settings.own_strategies),
             "artifacts_url": artifacts if "://" in artifacts else str(project / Path(artifacts).expanduser()),
         }
     )

@@ -111,6 +111,7 @@ def test_an_empty_variable_counts_as_not_given(monkeypatch: pytest.MonkeyPatch) 
         ("fee_rate = 'cheap'", r"fee_rate: found 'cheap' from tradepulse.toml. .*valid number"),
         ("pairs = []", r"pairs: found \[\] from tradepulse.toml. Expected at least one name"),
         ("web_port = 70000", r"web_port: found 70000 from tradepulse.toml. .*less than or equal to 65535"),
+        ("own_strategies = 5", r"own_strategies: found 5 from tradepulse.toml. .*tuple"),
         ("side = 'up'", r"side: found 'up' from tradepulse.toml. .*'long', 'short' or 'both'"),
     ],
 )
@@ -157,6 +158,14 @@ def test_secrets_are_neither_shown_nor_part_of_errors(project: Path, monkeypatch
     with pytest.raises(InvalidInputError, match="database_url") as raised:
         load_settings()
     assert "hunter2" not in str(raised.value)
+
+
+def test_files_of_own_strategies_are_relative_to_the_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().own_strategies == ()
+    (project / "tradepulse.toml").write_text('own_strategies = ["mine/a, b.py", "/abs/c.py"]\n')
+    assert load_settings().own_strategies == (project / "mine" / "a, b.py", Path("/abs/c.py"))
+    monkeypatch.setenv("TRADEPULSE_OWN_STRATEGIES", "x.py, y.py")
+    assert load_settings().own_strategies == (project / "x.py", project / "y.py")
 
 
 def test_places_are_relative_to_the_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,9 +100,11 @@ def backtest(
     """
     from tradepulse_pipeline.backtest.api import backtest_strategy, cost_per_trade_r
     from tradepulse_pipeline.indicators.frame import IndicatorFrame
+    from tradepulse_pipeline.strategies.own import register_own_strategies
     from tradepulse_pipeline.strategies.registry import get_strategy
 
     settings = load_settings(**opt.given(ctx))
+    register_own_strategies(settings.own_strategies)
     account = settings.account()
     chosen = get_strategy(_only_strategy(settings))
     parameters = _checked(chosen, _read_params(params, chosen))

@@ -51,7 +51,7 @@ def _value(settings: Settings, name: str) -> Any:
 
         return redacted(value.get_secret_value())
     if isinstance(value, tuple):
-        return list(value)
+        return [str(part) for part in value]
     return value if value is None or isinstance(value, (int, float)) else str(value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +9,10 @@ import typer
 
 from tradepulse_pipeline.cli import console
 from tradepulse_pipeline.cli import options as opt
-from tradepulse_pipeline.cli.plan import planned_series, simulated_twin
-from tradepulse_pipeline.market.series import MS_PER_DAY, SeriesKey
-from tradepulse_pipeline.settings import Settings, load_settings
+from tradepulse_pipeline.cli.plan import candles_at_hand, planned_series
+from tradepulse_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
-    from tradepulse_pipeline.database.connection import Database
-    from tradepulse_pipeline.market.candles import Candles
     from tradepulse_pipeline.validation.estimate import Estimate
     from tradepulse_pipeline.validation.training import TrainingSettings
 
@@ -66,10 +62,12 @@ def estimate(
     [dim]$[/dim] tradepulse estimate --method grid --json
     """
     from tradepulse_pipeline.cli.database import open_database
+    from tradepulse_pipeline.strategies.own import register_own_strategies
     from tradepulse_pipeline.strategies.registry import get_strategy
     from tradepulse_pipeline.validation.estimate import estimate_training
 
     settings = load_settings(**opt.given(ctx))
+    register_own_strategies(settings.own_strategies)
     training = settings.training()
     settings.history()
     settings.simulated()
@@ -78,29 +76,15 @@ def estimate(
     found = []
     with open_database(settings) as database:
         for wanted in planned:
-            series, candles = _candles(settings, database, wanted)
+            series, candles = candles_at_hand(settings, database, wanted)
+            if series != wanted:
+                console.warn(f"No candles of {wanted} are stored: these are estimates on the SIMULATED market.")
             found += [estimate_training(strategy, series, candles, training) for strategy in chosen]
     if as_json:
         console.print_json([_listed(one) for one in found])
         return
     for one in found:
         _show(one, training)
-
-
-def _candles(settings: Settings, database: Database, series: SeriesKey) -> tuple[SeriesKey, Candles]:
-    """Return the stored candles of a series; without any, those of its simulated twin."""
-    from tradepulse_pipeline.database.candles import load_candles
-    from tradepulse_pipeline.market.sources.simulated import simulate
-
-    stored = settings.history().select(load_candles(database, series))
-    if len(stored):
-        return series, stored
-    twin = simulated_twin(series)
-    if series != twin:
-        console.warn(f"No candles of {series} are stored: these are estimates on the SIMULATED market.")
-    end_ms = time.time_ns() // 1_000_000 // MS_PER_DAY * MS_PER_DAY
-    start_ms = end_ms - settings.history_days * MS_PER_DAY
-    return twin, simulate(twin.market, twin.timeframe, start_ms, end_ms, settings.simulated())
 
 
 def _listed(found: Estimate) -> dict[str, Any]:

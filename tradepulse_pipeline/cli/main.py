@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from tradepulse_pipeline.cli.backtest import backtest
+from tradepulse_pipeline.cli.check import check
 from tradepulse_pipeline.cli.config import config
 from tradepulse_pipeline.cli.console import EXIT_FAILED, EXIT_WRONG_INPUT, complain, say
 from tradepulse_pipeline.cli.estimate import estimate
@@ -82,6 +83,7 @@ for command, name, panel in (
     (train, "train", "Train"),
     (estimate, "estimate", "Train"),
     (backtest, "backtest", "Train"),
+    (check, "check", "Train"),
     (replay, "replay", "Train"),
     (results, "results", "Look"),
     (show, "show", "Look"),

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from itertools import product
+from typing import TYPE_CHECKING
 
-from tradepulse_pipeline.market.series import SIMULATED_EXCHANGE, SeriesKey
+from tradepulse_pipeline.market.series import MS_PER_DAY, SIMULATED_EXCHANGE, SeriesKey
 from tradepulse_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from tradepulse_pipeline.database.connection import Database
+    from tradepulse_pipeline.market.candles import Candles
 
 
 def planned_series(settings: Settings) -> list[SeriesKey]:
@@ -27,3 +33,21 @@ def planned_series(settings: Settings) -> list[SeriesKey]:
 def simulated_twin(series: SeriesKey) -> SeriesKey:
     """Return the series of the simulated market with the same pair and timeframe."""
     return SeriesKey.of(SIMULATED_EXCHANGE, series.pair, series.timeframe.name)
+
+
+def candles_at_hand(settings: Settings, database: Database, series: SeriesKey) -> tuple[SeriesKey, Candles]:
+    """Return the stored candles of a series; without any, its simulated twin and the candles of that."""
+    from tradepulse_pipeline.database.candles import load_candles
+
+    stored = settings.history().select(load_candles(database, series))
+    return (series, stored) if len(stored) else simulated_candles(settings, series)
+
+
+def simulated_candles(settings: Settings, series: SeriesKey) -> tuple[SeriesKey, Candles]:
+    """Return the simulated twin of a series and its candles, up to the last midnight."""
+    from tradepulse_pipeline.market.sources.simulated import simulate
+
+    twin = simulated_twin(series)
+    end_ms = time.time_ns() // 1_000_000 // MS_PER_DAY * MS_PER_DAY
+    start_ms = end_ms - settings.history_days * MS_PER_DAY
+    return twin, simulate(twin.market, twin.timeframe, start_ms, end_ms, settings.simulated())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tradepulse_pipeline.configurations.lineage import Lineage
     from tradepulse_pipeline.database.configurations import ConfigurationRow
     from tradepulse_pipeline.market.candles import Candles
+    from tradepulse_pipeline.strategies.base import Strategy
 
 #: Differences that are listed; the rest are counted.
 MOST_SHOWN: Final = 20
@@ -46,11 +47,14 @@ def replay(
     from tradepulse_pipeline.database.candles import load_candles
     from tradepulse_pipeline.database.configurations import get
     from tradepulse_pipeline.indicators.frame import IndicatorFrame
+    from tradepulse_pipeline.strategies.own import register_own_strategies
     from tradepulse_pipeline.strategies.registry import get_strategy
     from tradepulse_pipeline.validation.training import TrainingSettings
     from tradepulse_pipeline.validation.walk_forward import judge_windows, search_windows
 
-    with open_database(load_settings()) as database:
+    settings = load_settings()
+    register_own_strategies(settings.own_strategies)
+    with open_database(settings) as database:
         row = get(database, configuration_id)
         series = series_of(row)
         candles = load_candles(database, series, _ms(row.data_start), _ms(row.data_end)).filled_forward()
@@ -69,7 +73,7 @@ def replay(
         different = [f"no configuration this time: {why_no_configuration(record, training)}"]
     else:
         different = [str(difference) for difference in compare_outcomes(cast("Outcome", row), repeated)]
-    changes = _changes(row, lineage, candles)
+    changes = _changes(row, lineage, candles, strategy)
     if as_json:
         console.print_json({"identical": not different, "differences": different, "changed_since": changes})
     else:
@@ -78,14 +82,15 @@ def replay(
         raise typer.Exit(console.EXIT_FAILED)
 
 
-def _changes(row: ConfigurationRow, now: Lineage, candles: Candles) -> list[str]:
+def _changes(row: ConfigurationRow, now: Lineage, candles: Candles, strategy: Strategy) -> list[str]:
     """Return what is not as it was when the configuration was trained."""
     changes = []
     if now.data_fingerprint != row.data_fingerprint:
         span = f"{console.day(row.data_start)} to {console.day(row.data_end)} UTC"
         changes.append(f"the candles from {span} ({len(candles):,} now): some were restated or added")
     if now.engine_hash != row.engine_hash:
-        changes.append(f"the engine: {row.engine_hash[:12]} then, {now.engine_hash[:12]} now")
+        code = "the engine" if strategy.origin is None else f"the engine or {strategy.origin.place}"
+        changes.append(f"{code}: {row.engine_hash[:12]} then, {now.engine_hash[:12]} now")
     for name, version in now.dependency_versions.items():
         if row.dependency_versions.get(name) != version:
             changes.append(f"{name}: {row.dependency_versions.get(name)} then, {version} now")

@@ -73,15 +73,18 @@ def results(
     """
     from tradepulse_pipeline.cli.database import open_database
     from tradepulse_pipeline.database.configurations import list_configurations
+    from tradepulse_pipeline.strategies.own import register_own_strategies
     from tradepulse_pipeline.strategies.registry import get_strategy
     from tradepulse_pipeline.validation.lifecycle import STAGES
 
     if wanted_stage is not None and wanted_stage.upper() not in STAGES:
         raise one_of("stage", wanted_stage, STAGES)
+    settings = load_settings()
+    register_own_strategies(settings.own_strategies)
     strategy_name = None if strategy is None else get_strategy(strategy).name
     wanted_pair = None if pair is None else Market.parse(exchange or "any", pair).pair
     wanted_timeframe = None if timeframe is None else Timeframe(timeframe).name
-    with open_database(load_settings()) as database:
+    with open_database(settings) as database:
         rows = list_configurations(
             database,
             strategy_name=strategy_name,
@@ -115,8 +118,11 @@ def show(
     """
     from tradepulse_pipeline.cli.database import open_database
     from tradepulse_pipeline.database.configurations import get, transitions
+    from tradepulse_pipeline.strategies.own import register_own_strategies
 
-    with open_database(load_settings()) as database:
+    settings = load_settings()
+    register_own_strategies(settings.own_strategies)
+    with open_database(settings) as database:
         row = get(database, configuration_id)
         stages = transitions(database, row.id)
     if as_json:
@@ -146,9 +152,11 @@ def _document(row: ConfigurationRow) -> dict[str, Any]:
 
 
 def _ordered(row: ConfigurationRow) -> dict[str, float]:
-    """Return the parameters in the order in which the strategy declares them."""
-    from tradepulse_pipeline.strategies.registry import get_strategy
+    """Return the parameters in the order in which the strategy declares them, if it is still known."""
+    from tradepulse_pipeline.strategies.registry import get_strategy, strategy_names
 
+    if row.strategy_name not in strategy_names():
+        return dict(row.parameters)
     declared = [parameter.name for parameter in get_strategy(row.strategy_name).parameters]
     return {name: row.parameters[name] for name in declared if name in row.parameters}
 

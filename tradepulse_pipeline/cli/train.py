@@ -108,10 +108,12 @@ def train(
     from tradepulse_pipeline.cli.database import open_database
     from tradepulse_pipeline.cli.signals import interruptible
     from tradepulse_pipeline.optimizers.search import check_limit
+    from tradepulse_pipeline.strategies.own import register_own_strategies
     from tradepulse_pipeline.strategies.registry import get_strategy
     from tradepulse_pipeline.strategies.space import ParameterSpace
 
     settings = load_settings(**opt.given(ctx))
+    register_own_strategies(settings.own_strategies)
     training = settings.training()
     settings.history()
     settings.simulated()

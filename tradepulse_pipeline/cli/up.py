@@ -34,7 +34,7 @@ _LOG_TAIL: Final = 15
 _HEALTH: Final = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
 _LOCATIONS: Final = (
     "{ workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError { __typename "
-    "... on PythonError { message } } } } } }"
+    "... on PythonError { message causes { message } } } } } } }"
 )
 
 
@@ -195,7 +195,8 @@ def _loaded(url: str) -> bool:
     failed = [entry["locationOrLoadError"] for entry in entries if entry["locationOrLoadError"]]
     for problem in failed:
         if problem["__typename"] == "PythonError":
-            raise TradePulseError(f"Dagster cannot load the definitions: {problem['message'].strip()}")
+            error = next(iter(problem["causes"]), problem)  # what Dagster itself raises only says that there is one
+            raise TradePulseError(f"Dagster cannot load the definitions: {error['message'].strip()}")
     return bool(entries) and len(failed) == len(entries)
 
 

@@ -43,6 +43,7 @@ class Lineage:
     #: Trials of all searches together.
     n_trials: int
     code_version: str
+    #: See ``code_hash``.
     engine_hash: str
     #: Of Python and of the packages that can move a result.
     dependency_versions: dict[str, str]
@@ -91,13 +92,23 @@ def collect_lineage(
         seed=settings.search.seed,
         n_trials=n_trials,
         code_version=tradepulse_pipeline.__version__,
-        engine_hash=engine_hash(),
+        engine_hash=code_hash(strategy),
         dependency_versions={
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in DEPENDENCIES},
         },
         run_id=run_id,
     )
+
+
+def code_hash(strategy: Strategy) -> str:
+    """Return the SHA-256 of the code that computes the results of ``strategy``.
+
+    That of the engine; for a user's own strategy with what it was loaded from, which is not part of the engine.
+    """
+    if strategy.origin is None:
+        return engine_hash()
+    return hashlib.sha256(f"{engine_hash()} {strategy.origin.sha256}".encode()).hexdigest()
 
 
 def engine_hash(package: Path = Path(tradepulse_pipeline.__file__).parent) -> str:

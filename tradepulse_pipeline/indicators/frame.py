@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from tradepulse_pipeline.errors import InvalidInputError
+import numpy as np
+
+from tradepulse_pipeline.errors import InvalidInputError, StrategyError, blamed_on
 from tradepulse_pipeline.market.candles import BoolArray, Candles, FloatArray, IntArray
 from tradepulse_pipeline.market.series import Timeframe
 
@@ -26,6 +28,24 @@ class Indicator:
     description: str
     compute: Callable[[Candles], FloatArray]
     mirror: Callable[[FloatArray], FloatArray] = _same
+
+    def column(self, candles: Candles) -> FloatArray:
+        """Return the column over ``candles``, shape (n_candles,).
+
+        Raises
+        ------
+        StrategyError
+            If it cannot be computed, or what comes back is no such column.
+        """
+        with blamed_on(f"Indicator {self.name!r}"):
+            column = self.compute(candles)
+        if isinstance(column, np.ndarray) and column.dtype == np.float64 and column.shape == (len(candles),):
+            return column
+        found = f"{column.dtype} of shape {column.shape}" if isinstance(column, np.ndarray) else type(column).__name__
+        raise StrategyError(
+            f"Indicator {self.name!r}: its function returned {found}, expected a NumPy array, float64 of shape "
+            f"({len(candles)},): one value per candle, NaN where it is undefined."
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +74,7 @@ class IndicatorFrame:
     def compute(cls, candles: Candles, indicators: Iterable[Indicator]) -> Self:
         """Compute ``indicators`` over ``candles``."""
         wanted = tuple(indicators)
-        return cls.of(candles, wanted, {indicator.name: indicator.compute(candles) for indicator in wanted})
+        return cls.of(candles, wanted, {indicator.name: indicator.column(candles) for indicator in wanted})
 
     @classmethod
     def of(cls, candles: Candles, indicators: Iterable[Indicator], columns: Mapping[str, FloatArray]) -> Self:

@@ -24,6 +24,14 @@ def branch_name(strategy: Strategy) -> str:
     return strategy.name.lower()
 
 
+def code_version(strategy: Strategy) -> str:
+    """Return the version by which Dagster tells whether a strategy's assets were made by other code.
+
+    A user's own strategy has another one whenever what it is loaded from has changed.
+    """
+    return strategy.version if strategy.origin is None else f"{strategy.version}-{strategy.origin.sha256[:12]}"
+
+
 def training_job_name(strategy: Strategy) -> str:
     """Return the name of the Dagster job that trains a strategy."""
     return f"train_{branch_name(strategy)}"

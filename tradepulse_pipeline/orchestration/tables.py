@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tradepulse_pipeline.configurations.lineage import engine_hash
+from tradepulse_pipeline.configurations.lineage import code_hash
+from tradepulse_pipeline.indicators.catalogue import ALL_INDICATORS
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.candles import Candles, FloatArray
 from tradepulse_pipeline.market.series import SeriesKey
@@ -51,8 +52,9 @@ class StoredFrame:
     fingerprint: str
 
     def frame(self, strategy: Strategy) -> IndicatorFrame:
-        """Return what ``strategy`` sees of it."""
-        return IndicatorFrame.of(self.candles, strategy.indicators, self.columns)
+        """Return what ``strategy`` sees of it. Indicators of a user's own are computed here, by the code of now."""
+        own = {one.name: one.column(self.candles) for one in strategy.indicators if one not in ALL_INDICATORS}
+        return IndicatorFrame.of(self.candles, strategy.indicators, {**self.columns, **own})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,9 +96,9 @@ def read_frame(store: ArtifactStore, series: SeriesKey) -> StoredFrame:
     return StoredFrame(candles=candles, columns=columns, fingerprint=metadata["fingerprint"])
 
 
-def search_version(fingerprint: str, training: TrainingSettings, found: SearchResult) -> list[str]:
+def search_version(strategy: Strategy, fingerprint: str, training: TrainingSettings, found: SearchResult) -> list[str]:
     """Return what identifies the trials of a search: what they were made from, and how many there was time for."""
-    return [fingerprint, training.digest(), engine_hash(), str(found.total_trials)]
+    return [fingerprint, training.digest(), code_hash(strategy), str(found.total_trials)]
 
 
 def trial_files(
@@ -207,14 +209,15 @@ def _provenance(series: SeriesKey, strategy: Strategy, fingerprint: str) -> dict
         "series": str(series),
         "fingerprint": fingerprint,
         "strategy": f"{strategy.name} version {strategy.version}",
-        "engine": engine_hash(),
+        "engine": code_hash(strategy),
     }
 
 
 def _check_provenance(
     metadata: Mapping[str, str], series: SeriesKey, strategy: Strategy, fingerprint: str, *, asset: str
 ) -> None:
-    meanings = {"series": "series", "fingerprint": "candles", "strategy": "strategy", "engine": "code of the engine"}
+    code = "code of the engine" if strategy.origin is None else "code of the engine or the strategy"
+    meanings = {"series": "series", "fingerprint": "candles", "strategy": "strategy", "engine": code}
     for name, expected in _provenance(series, strategy, fingerprint).items():
         if metadata[name] != expected:
             found = f"{metadata[name]}, now {expected}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Self
@@ -13,6 +14,7 @@ from tradepulse_pipeline.market.candles import FloatArray, IndexArray, IntArray
 
 Side = Literal["long", "short", "both"]
 SIDES: Final[tuple[Side, ...]] = ("long", "short", "both")
+TARGETS: Final = ("r", "price", "none")
 LONG: Final = 1
 SHORT: Final = -1
 
@@ -66,6 +68,11 @@ class Decisions:
     ) -> Self:
         """Build decisions; what a strategy does not use is left out and becomes NaN."""
         n = len(bar)
+        if n and np.asarray(bar).dtype.kind not in "iu":
+            raise InvalidInputError(
+                f"Decisions: 'bar' holds {np.asarray(bar).dtype}, expected the indices of bars as integers, such as "
+                "np.flatnonzero(condition)."
+            )
 
         def price(values: FloatArray | None) -> FloatArray:
             return np.full(n, np.nan) if values is None else np.ascontiguousarray(values, dtype=np.float64)
@@ -86,7 +93,14 @@ class Decisions:
         for name in self.__dataclass_fields__:
             if getattr(self, name).shape != (n,):
                 raise InvalidInputError(
-                    f"Decisions: column {name!r} has shape {getattr(self, name).shape}, expected ({n},) like 'bar'."
+                    f"Decisions: column {name!r} has shape {getattr(self, name).shape}, expected ({n},) like 'bar': "
+                    "one value per decision, such as frame.close[bar]."
+                )
+            expected = np.int64 if name in ("bar", "side") else np.float64
+            if getattr(self, name).dtype != expected:
+                raise InvalidInputError(
+                    f"Decisions: column {name!r} holds {getattr(self, name).dtype}, expected {expected.__name__}: "
+                    "Decisions.of converts."
                 )
 
     def __len__(self) -> int:
@@ -190,3 +204,13 @@ class Exits:
     exit_level_bars: int = 0
     #: Longest position in bars; 0 for no limit.
     max_holding_bars: int = 0
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise InvalidInputError(f"Exits: target is {self.target!r}, expected one of {', '.join(TARGETS)}.")
+        for name in ("stop_multiple", "target_multiple", "trail_activation", "trail_distance"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise InvalidInputError(f"Exits: {name} is {getattr(self, name)}, expected a number of 0 or more.")
+        for name in ("exit_level_bars", "max_holding_bars"):
+            if not (getattr(self, name) >= 0 and float(getattr(self, name)).is_integer()):
+                raise InvalidInputError(f"Exits: {name} is {getattr(self, name)}, expected a whole number, 0 or more.")

@@ -78,3 +78,13 @@ def test_the_death_of_a_part_is_told_with_the_end_of_its_log(tmp_path: Path) -> 
         dead.wait()
     with pytest.raises(TradePulseError, match=r"(?s)The daemon ended with exit code 3\. .*log:.*line 25.*line 39"):
         _Process("daemon", log, dead).check()
+
+
+def test_up_says_what_is_wrong_with_a_strategy_of_ones_own(own_project: Path, start: Start) -> None:
+    (own_project / "tradepulse.toml").write_text('own_strategies = ["mine.py"]')
+    (own_project / "mine.py").write_text("import nothing_like_that\n")
+    process = start("up", "--port", "0")
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 1
+    assert "Dagster cannot load the definitions" in errors
+    assert "mine.py, line 1: ModuleNotFoundError" in errors

@@ -12,19 +12,23 @@ import dagster as dg
 import pytest
 import yaml
 
+from tradepulse_pipeline import definitions
 from tradepulse_pipeline.backtest.settings import AccountSettings
-from tradepulse_pipeline.definitions import defs
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.history import HistorySettings
 from tradepulse_pipeline.optimizers.settings import SearchSettings
 from tradepulse_pipeline.orchestration.names import DEFINITIONS, PARTITION_TAG
 from tradepulse_pipeline.orchestration.resources import SettingsResource
+from tradepulse_pipeline.strategies.registry import get_strategy, strategy_names
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.windows import WindowSettings
 from tradepulse_pipeline_tests.orchestration.conftest import ROOT
 
 BRANCHES = ("liquidity_sweep_v3", "capitulation_reversal_v3", "failed_breakdown_v3", "supply_shock_v3")
 HEAVY = ("skopt", "optuna", "ccxt", "pandas", "polars", "sklearn", "psycopg", "psycopg2", "pyarrow")
+
+#: The strategies that come with TradePulse, whatever the project that the tests run in names beside them.
+defs = definitions.build_definitions(get_strategy(name) for name in strategy_names())
 
 
 def test_definitions_load_without_what_only_runs_need():
@@ -95,7 +99,7 @@ def test_the_code_location_has_one_name_everywhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dagster"]
     names = (workspace["python_module"]["module_name"], workspace["python_module"]["location_name"])
     assert names == (project["module_name"], project["code_location_name"]) == (DEFINITIONS[0], "tradepulse")
-    assert getattr(importlib.import_module(DEFINITIONS[0]), DEFINITIONS[1]) is defs
+    assert getattr(importlib.import_module(DEFINITIONS[0]), DEFINITIONS[1]) is definitions.defs
 
 
 def test_runs_of_one_series_wait_for_each_other():

@@ -16,7 +16,7 @@ from tradepulse_pipeline.database import training_jobs
 from tradepulse_pipeline.database.candles import store_candles
 from tradepulse_pipeline.database.configurations import list_configurations, transitions
 from tradepulse_pipeline.database.trials import searches_of, trials_of
-from tradepulse_pipeline.definitions import defs
+from tradepulse_pipeline.definitions import build_definitions
 from tradepulse_pipeline.indicators.catalogue import ALL_INDICATORS
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.series import MS_PER_DAY, SeriesKey
@@ -35,6 +35,7 @@ from tradepulse_pipeline.validation.walk_forward import LATEST, search_windows
 from tradepulse_pipeline_tests.loopback import LoopbackExchange
 
 STRATEGY = get_strategy("LIQUIDITY_SWEEP_V3")
+defs = build_definitions([STRATEGY])
 JOB = "train_liquidity_sweep_v3"
 TRIALS, RECORD, CONFIGURATIONS = (
     dg.AssetKey(["liquidity_sweep_v3", name])
@@ -392,7 +393,7 @@ class TestMixedUpFiles:
     def test_trials_of_another_engine(self, train, store, monkeypatch):
         key = "simulated:ENGINE-USDT:5m"
         train(key)
-        monkeypatch.setattr("tradepulse_pipeline.orchestration.tables.engine_hash", lambda: "another")
+        monkeypatch.setattr("tradepulse_pipeline.orchestration.tables.code_hash", lambda strategy: "another")
         assert "its code of the engine" in error_of(train(key, assets=[RECORD]))
 
 

@@ -17,7 +17,7 @@ from tradepulse_pipeline.optimizers.genetic import initial_combinations
 from tradepulse_pipeline.optimizers.objective import OBJECTIVE_METRICS
 from tradepulse_pipeline.orchestration.assets.indicators import indicators
 from tradepulse_pipeline.orchestration.failures import told_plainly
-from tradepulse_pipeline.orchestration.names import branch_name
+from tradepulse_pipeline.orchestration.names import branch_name, code_version
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
 from tradepulse_pipeline.orchestration.presentation import (
     METRICS_SHOWN,
@@ -40,6 +40,7 @@ from tradepulse_pipeline.orchestration.tables import (
 from tradepulse_pipeline.orchestration.training_jobs import claim_job, reporter
 from tradepulse_pipeline.orchestration.trial_files import TrialFolder
 from tradepulse_pipeline.strategies.base import Strategy
+from tradepulse_pipeline.strategies.causality import check_causality
 from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline.validation.estimate import TradeForecast, forecast_trades, settled
 from tradepulse_pipeline.validation.training import TrainingSettings
@@ -70,7 +71,7 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
         owners=["team:research"],
         kinds={"python", "numba", "parquet"},
         tags={"domain": "training", "strategy": branch_name(strategy)},
-        code_version=strategy.version,
+        code_version=code_version(strategy),
         description=_description(strategy),
         metadata={"dagster/column_schema": _columns(strategy)},
     )
@@ -90,6 +91,8 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
                 frame = stored.frame(strategy)
                 if not engine_is_compiled():
                     context.log.info("The engine is compiled: once per machine and version, for about a minute.")
+                causality = check_causality(strategy, stored.candles, asked.side)
+                (context.log.info if causality.n_decisions else context.log.warning)(f"{series}: {causality.verdict}")
                 training = settled(frame, strategy, _with_earlier(asked, db, strategy, series, stored.candles))
                 if asked.search.method == "auto":
                     context.log.info(
@@ -107,7 +110,7 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
                         context.log.info(f"{series}: went on from {files.n_recalled:,} trials of an unfinished search.")
                     write_search(store, series, strategy, found, folder, training, stored.fingerprint)
                     files.remove_finished()
-                versions += search_version(stored.fingerprint, training, found)
+                versions += search_version(strategy, stored.fingerprint, training, found)
                 training_jobs.report_progress(
                     db,
                     job_id,
@@ -119,7 +122,11 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
                     data_fingerprint=stored.fingerprint,
                 )
                 context.add_asset_metadata(
-                    {**simulated_metadata(series), **_metadata(strategy, training, found, folder, forecast)},
+                    {
+                        **simulated_metadata(series),
+                        **_metadata(strategy, training, found, folder, forecast),
+                        "look_ahead": causality.verdict,
+                    },
                     partition_key=str(series),
                 )
         return dg.MaterializeResult(data_version=joint_version(versions))

@@ -19,7 +19,7 @@ from tradepulse_pipeline.database.connection import Database
 from tradepulse_pipeline.database.trials import best_of, record_search
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.orchestration.failures import told_plainly
-from tradepulse_pipeline.orchestration.names import branch_name
+from tradepulse_pipeline.orchestration.names import branch_name, code_version
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
 from tradepulse_pipeline.orchestration.presentation import (
     document,
@@ -97,7 +97,7 @@ def build_trained_configurations(strategy: Strategy) -> dg.AssetsDefinition:
         owners=["team:research"],
         kinds={"python", "postgres"},
         tags={"domain": "training", "strategy": branch_name(strategy)},
-        code_version=strategy.version,
+        code_version=code_version(strategy),
         description=f"""**{strategy.title}**: the configuration that a training comes to, in PostgreSQL.
 
 Carries the parameters of the most recent train window, and the **out-of-sample** record of the procedure that found
@@ -134,7 +134,7 @@ reads; what was not measured is null there.""",
                 )
                 built = build_configuration(series, strategy, trials.training, record, lineage, datetime.now(UTC))
                 row = _store(db, job_id, series, strategy, built, trials, record, context.run.run_id)
-                versions += search_version(stored.fingerprint, trials.training, trials.found)
+                versions += search_version(strategy, stored.fingerprint, trials.training, trials.found)
                 context.add_asset_metadata(
                     {**simulated_metadata(series), **_metadata(strategy, built, row, trials, record)},
                     partition_key=str(series),

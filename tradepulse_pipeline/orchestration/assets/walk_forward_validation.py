@@ -8,7 +8,7 @@ import numpy as np
 
 from tradepulse_pipeline.market.series import MS_PER_DAY, SeriesKey
 from tradepulse_pipeline.orchestration.failures import told_plainly
-from tradepulse_pipeline.orchestration.names import branch_name
+from tradepulse_pipeline.orchestration.names import branch_name, code_version
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
 from tradepulse_pipeline.orchestration.presentation import (
     line_chart,
@@ -65,7 +65,7 @@ def build_walk_forward_validation(strategy: Strategy) -> dg.AssetsDefinition:
         owners=["team:research"],
         kinds={"python", "numba", "parquet"},
         tags={"domain": "training", "strategy": branch_name(strategy)},
-        code_version=strategy.version,
+        code_version=code_version(strategy),
         description=f"""**{strategy.title}**: the out-of-sample record.
 
 In every window the best parameters of the **train** part run on the **test** part, which they have not seen; a gap
@@ -94,7 +94,7 @@ refused.""",
                     reporter(context, db, job_id, series),
                 )
                 trades, daily = write_record(store, series, strategy, record, trials, stored.fingerprint)
-                versions += search_version(stored.fingerprint, trials.training, trials.found)
+                versions += search_version(strategy, stored.fingerprint, trials.training, trials.found)
                 context.add_asset_metadata(
                     {
                         **simulated_metadata(series),
