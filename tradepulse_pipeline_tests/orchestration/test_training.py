@@ -438,7 +438,8 @@ def test_a_frame_comes_back_to_the_bit(store, database):
     stored = read_frame(store, series)
     assert stored.fingerprint == stored.candles.fingerprint() == candles.fingerprint()
     for indicator in ALL_INDICATORS:
-        np.testing.assert_array_equal(stored.frame(STRATEGY)[indicator.name], frame[indicator.name])
+        np.testing.assert_array_equal(stored.columns[indicator.name], frame[indicator.name])
+    assert stored.frame(STRATEGY).columns.keys() == {indicator.name for indicator in STRATEGY.indicators}
     assert stored.candles.close.flags.writeable
 
 
