@@ -73,9 +73,9 @@ def frequency_of(strategy: Strategy, candles: Candles, side: Side) -> Frequency:
     )
 
 
-def fitting(paths: Iterable[Path]) -> dict[SeriesKey, Candles]:
+def fitting(paths: Iterable[Path]) -> list[tuple[SeriesKey, Candles]]:
     """Read the files that say in their name what they are, and hold enough candles to train on."""
-    found = {}
+    found = []
     for path in paths:
         try:
             series = series_of_file(path, exchange=None, pair=None, timeframe=None)
@@ -86,7 +86,7 @@ def fitting(paths: Iterable[Path]) -> dict[SeriesKey, Candles]:
         if days_of(candles) < LEAST_DAYS:
             console.print(f"left out: {path.name}, {days_of(candles)} days", style="yellow")
             continue
-        found[series] = candles
+        found.append((series, candles))
     return found
 
 
@@ -125,7 +125,7 @@ def main() -> None:
     options = parser.parse_args()
     series = fitting(options.files)
     by_timeframe: defaultdict[Timeframe, list[Candles]] = defaultdict(list)
-    for key, candles in series.items():
+    for key, candles in series:
         by_timeframe[key.timeframe].append(candles)
     rows = []
     for name in strategy_names():
@@ -138,7 +138,7 @@ def main() -> None:
     if options.markdown is not None:
         lines = [columns, ["---"] * len(columns), *rows]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        exchanges = ", ".join(sorted({key.exchange for key in series}))
+        exchanges = ", ".join(sorted({key.exchange for key, _ in series}))
         text = HEAD.format(draws=N_DRAWS) + table + "\n" + TAIL.format(files=len(series), exchanges=exchanges)
         options.markdown.write_text(text, encoding="utf-8")
 
