@@ -10,7 +10,6 @@ from common import (
     add_market_options,
     arguments,
     as_mebibytes,
-    as_rate,
     as_seconds,
     as_workers,
     console,
@@ -45,13 +44,11 @@ def main() -> None:
                 f"{grid.n_combinations:,}",
                 f"{grid.trades_per_combination:.0f}",
                 as_seconds(grid.seconds),
-                as_rate(grid.rate),
                 as_mebibytes(grid.peak_bytes),
                 as_seconds(walk.total_seconds),
-                f"{walk.n_trials:,}",
             )
         )
-    columns = ("combinations", "trades each", "whole grid", "combinations/s", "peak memory", "walk-forward", "trials")
+    columns = ("combinations", "trades each", "whole grid", "peak memory", "walk-forward")
     show_table(
         f"Everything tried, {as_workers(options.workers)}",
         ("strategy", *columns),

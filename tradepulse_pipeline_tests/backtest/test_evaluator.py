@@ -11,6 +11,7 @@ from tradepulse_pipeline.backtest.result import METRIC_NAMES
 from tradepulse_pipeline.backtest.settings import AccountSettings, BarRange
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
+from tradepulse_pipeline.strategies.base import Strategy
 from tradepulse_pipeline.strategies.decisions import SIDES, Side
 from tradepulse_pipeline.strategies.registry import get_strategy
 from tradepulse_pipeline_tests.reference.markets import frame_of
@@ -53,6 +54,18 @@ def test_rows_do_not_depend_on_their_company(frame: IndicatorFrame) -> None:
     fresh = TabledEvaluator(frame, STRATEGY, side="both", account=ACCOUNT, memory_limit=0)
     np.testing.assert_array_equal(fresh.evaluate(combinations[::-1], window), together[::-1])
     np.testing.assert_array_equal(fresh.evaluate(combinations[7:8], window), together[7:8])
+    combinations[:] = combinations[::-1].copy()
+    np.testing.assert_array_equal(evaluator.evaluate(combinations, window), together[::-1])
+
+
+def test_parameters_may_be_declared_in_any_order(frame: IndicatorFrame) -> None:
+    shuffled = tuple(STRATEGY.parameters[k] for k in (0, 5, 3, 6, 2, 1, 4))
+    strategy: Strategy = type("Shuffled", (type(STRATEGY),), {"parameters": shuffled})()
+    tabled, plain = (one(frame, strategy, account=ACCOUNT) for one in (TabledEvaluator, PlainEvaluator))
+    combinations, window = some_combinations(tabled, 200), BarRange(0, len(frame))
+    rows = tabled.evaluate(combinations, window)
+    np.testing.assert_allclose(rows, plain.evaluate(combinations, window), rtol=1e-9, atol=1e-9)
+    assert (rows[:, METRIC_NAMES.index("sample_size")] > 0).sum() > 10
 
 
 @pytest.mark.parametrize("side", SIDES)
