@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -61,10 +61,7 @@ class Grid:
 
     def strategy(self) -> Strategy:
         """Return the strategy with these grids."""
-        strategy = get_strategy(self.strategy_name)
-        parameters = tuple(replace(p, grid=self.values.get(p.name, p.grid)) for p in strategy.parameters)
-        regridded: Strategy = type(strategy.name, (type(strategy),), {"parameters": parameters})()
-        return regridded
+        return get_strategy(self.strategy_name).with_grids(self.values)
 
     def combinations(self) -> IntArray:
         """Return the numbers of the combinations, ascending."""

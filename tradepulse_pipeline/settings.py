@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -27,6 +27,9 @@ from tradepulse_pipeline.strategies.decisions import Side
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.windows import WindowSettings
 
+if TYPE_CHECKING:
+    from tradepulse_pipeline.strategies.base import Strategy
+
 ENV_PREFIX: Final = "TRADEPULSE_"
 SETTINGS_FILE: Final = "tradepulse.toml"
 
@@ -44,6 +47,7 @@ _WINDOWS: Final = WindowSettings()
 
 Names = Annotated[tuple[str, ...], NoDecode]
 Files = Annotated[tuple[Path, ...], NoDecode]
+Values = Annotated[dict[str, float], NoDecode]
 T = TypeVar("T")
 
 
@@ -51,7 +55,7 @@ class Settings(BaseSettings):
     """Every setting by its flat name; what is not given has the default of the domain class that it configures.
 
     The environment spells a name in capitals after ``TRADEPULSE_``: ``fee_rate`` is ``TRADEPULSE_FEE_RATE``. Lists are
-    written with commas there: ``TRADEPULSE_PAIRS=BTC/USDT,ETH/USDT``.
+    written with commas there: ``TRADEPULSE_PAIRS=BTC/USDT,ETH/USDT``; values by name with ``=`` as well.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
@@ -103,6 +107,8 @@ class Settings(BaseSettings):
         _WINDOWS.reoptimise, description="Search anew in each train window; else only in the last."
     )
 
+    filters: Values = Field({}, description="Optional filters of the strategy to switch on, each with its value.")
+
     side: Side = Field(_TRAINING.side, description="Which side is traded.")
     fee_rate: float = Field(_ACCOUNT.fee_rate, description="Fee on entry and on exit, fraction of the notional.")
     slippage: float = Field(_ACCOUNT.slippage, description="Slippage of market and stop orders, fraction of price.")
@@ -142,6 +148,17 @@ class Settings(BaseSettings):
     def _files(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("filters", mode="before")
+    @classmethod
+    def _values(cls, value: object) -> object:
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+            return value
+        parts = [part for text in texts for part in text.split(",") if part.strip()]
+        if not all("=" in part for part in parts):
+            raise ValueError("Expected NAME=VALUE")
+        return {name.strip(): number for name, _, number in (part.partition("=") for part in parts)}
+
     @property
     def project_dir(self) -> Path:
         """The folder of ``dagster.yaml`` and ``workspace.yaml`` that these settings were loaded for."""
@@ -169,8 +186,13 @@ class Settings(BaseSettings):
                 account=AccountSettings(**self._values_of(AccountSettings)),
                 search=SearchSettings(**self._values_of(SearchSettings)),
                 windows=WindowSettings(**self._values_of(WindowSettings)),
+                filters=self.filters,
             )
         )
+
+    def filtered(self, strategy: Strategy) -> Strategy:
+        """Return ``strategy`` with the filters that are switched on."""
+        return self._checked(lambda: strategy.with_filters(self.filters))
 
     def history(self) -> HistorySettings:
         """Return which candles a training stands on. Simulated candles are made anew where they are missing."""

@@ -71,6 +71,7 @@ def test_every_training_setting_reaches_the_domain() -> None:
         "step_days": 25,
         "train_ratio": 0.6,
         "reoptimise": False,
+        "filters": {"max_spread_tolerance": 20.0},
     }
     training = load_settings(**given).training()
     parts = (training, training.account, training.search, training.windows)

@@ -74,7 +74,10 @@ def backtest(
     params: Annotated[
         str | None,
         typer.Option(
-            "--params", metavar="JSON|@FILE", rich_help_panel=RUN, help="Every parameter by name, or a file of them."
+            "--params",
+            metavar="JSON|@FILE",
+            rich_help_panel=RUN,
+            help="Every parameter by name, or a file of them; optional filters may be left out.",
         ),
     ] = None,
     side: opt.TradedSide = None,

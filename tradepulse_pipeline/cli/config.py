@@ -52,10 +52,12 @@ def _value(settings: Settings, name: str) -> Any:
         return redacted(value.get_secret_value())
     if isinstance(value, tuple):
         return [str(part) for part in value]
-    return value if value is None or isinstance(value, (int, float)) else str(value)
+    return value if value is None or isinstance(value, (int, float, dict)) else str(value)
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        value = [f"{name}={number:g}" for name, number in value.items()]
     if isinstance(value, list):
         return ", ".join(value) or "–"
     return "–" if value is None else str(value)

@@ -32,6 +32,7 @@ def estimate(
     further_objectives: opt.FurtherObjectives = None,
     minimum_trades: opt.MinimumTrades = None,
     max_combinations: opt.MaxCombinations = None,
+    filters: opt.Filters = None,
     seed: opt.Seed = None,
     workers: opt.Workers = None,
     memory_limit_mib: opt.MemoryLimit = None,
@@ -71,7 +72,7 @@ def estimate(
     training = settings.training()
     settings.history()
     settings.simulated()
-    chosen = [get_strategy(name) for name in settings.strategies]
+    chosen = [settings.filtered(get_strategy(name)) for name in settings.strategies]
     planned = planned_series(settings)
     found = []
     with open_database(settings) as database:

@@ -37,7 +37,7 @@ def setting(name: str, option: str, panel: str, metavar: str | None = None, text
     default = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
     if isinstance(default, float):
         default = f"{default:g}"
-    has_default = default not in (None, "") and not isinstance(default, bool)
+    has_default = default not in (None, "", {}) and not isinstance(default, bool)
     parts = (text or field.description, note, f"[dim]Default: {default}.[/dim]" if has_default else "")
     return typer.Option(
         option,
@@ -115,6 +115,7 @@ FurtherObjectives = Annotated[
 ]
 MinimumTrades = Annotated[str | None, setting("minimum_trades", "--minimum-trades", SEARCH, "TRADES")]
 MaxCombinations = Annotated[str | None, setting("max_combinations", "--max-combinations", SEARCH, "TRIALS")]
+Filters = Annotated[list[str] | None, setting("filters", "--filter", SEARCH, "NAME=VALUE", note=_SEVERAL)]
 MaxRuntime = Annotated[str | None, setting("max_runtime_seconds", "--max-runtime", SEARCH, "SECONDS")]
 Seed = Annotated[str | None, setting("seed", "--seed", SEARCH, "INTEGER")]
 Workers = Annotated[str | None, setting("workers", "--workers", SEARCH, "THREADS")]

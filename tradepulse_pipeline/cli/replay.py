@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 
@@ -60,7 +61,8 @@ def replay(
         candles = load_candles(database, series, _ms(row.data_start), _ms(row.data_end)).filled_forward()
     if not len(candles):
         raise InvalidInputError(f"The candles of {series} that {row.id} was trained on are no longer stored.")
-    strategy, training = get_strategy(row.strategy_name), TrainingSettings.from_json_dict(row.settings)
+    training = TrainingSettings.from_json_dict(row.settings)
+    strategy = get_strategy(row.strategy_name).with_filters(training.filters)
     frame = IndicatorFrame.compute(candles, strategy.indicators)
     with display(
         f"Repeating {row.id} on {series}{marked(series.exchange)}", is_first_run=not engine_is_compiled()
@@ -72,7 +74,7 @@ def replay(
     if repeated is None:
         different = [f"no configuration this time: {why_no_configuration(record, training)}"]
     else:
-        different = [str(difference) for difference in compare_outcomes(cast("Outcome", row), repeated)]
+        different = [str(difference) for difference in compare_outcomes(_completed(row, strategy), repeated)]
     changes = _changes(row, lineage, candles, strategy)
     if as_json:
         console.print_json({"identical": not different, "differences": different, "changed_since": changes})
@@ -80,6 +82,16 @@ def replay(
         _show(row, different, changes)
     if different:
         raise typer.Exit(console.EXIT_FAILED)
+
+
+def _completed(row: ConfigurationRow, strategy: Strategy) -> Outcome:
+    """Return what is stored, with the optional filters that a set leaves out because they are younger than it."""
+
+    def chosen(trial: dict[str, Any] | None) -> dict[str, Any] | None:
+        return trial and trial | {"parameters": strategy.defaults | trial["parameters"]}
+
+    windows = [{**window, "chosen": chosen(window["chosen"])} for window in row.windows]
+    return cast("Outcome", replace(row, parameters=strategy.defaults | dict(row.parameters), windows=windows))
 
 
 def _changes(row: ConfigurationRow, now: Lineage, candles: Candles, strategy: Strategy) -> list[str]:

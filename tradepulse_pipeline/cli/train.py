@@ -70,6 +70,7 @@ def train(
     further_objectives: opt.FurtherObjectives = None,
     minimum_trades: opt.MinimumTrades = None,
     max_combinations: opt.MaxCombinations = None,
+    filters: opt.Filters = None,
     max_runtime_seconds: opt.MaxRuntime = None,
     seed: opt.Seed = None,
     workers: opt.Workers = None,
@@ -118,7 +119,7 @@ def train(
     settings.history()
     settings.simulated()
     _check_history(settings, training)
-    chosen = [get_strategy(name) for name in settings.strategies]
+    chosen = [settings.filtered(get_strategy(name)) for name in settings.strategies]
     for strategy in chosen:
         check_limit(ParameterSpace(strategy.parameters), training.search)
     wanted = planned_series(settings)

@@ -21,7 +21,18 @@ from tradepulse_pipeline.validation.training import TrainingSettings
 ENGINE_PACKAGES: Final = ("market", "indicators", "strategies", "backtest", "optimizers", "validation")
 
 #: The distributions whose versions can move a result.
-DEPENDENCIES: Final = ("numpy", "scipy", "numba", "llvmlite", "polars", "optuna", "scikit-optimize", "scikit-learn")
+DEPENDENCIES: Final = (
+    "numpy",
+    "scipy",
+    "numba",
+    "llvmlite",
+    "polars",
+    "pandas",
+    "bidask",
+    "optuna",
+    "scikit-optimize",
+    "scikit-learn",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,6 +96,12 @@ class SettingsResource(dg.ConfigurableResource[None]):
         "more. Changes no result.",
     )
 
+    filters: dict[str, float] = Field(
+        default={},
+        description="Optional filters of the strategy to switch on, each with its value, such as "
+        "`{max_spread_tolerance: 20}`. Parameters that are tried with 0 alone and say `0 is off` are such filters.",
+    )
+
     scheme: Scheme = Field(
         default=_WINDOWS.scheme,
         description="`walk_forward`: train, test on what follows, step on. `train_test_split`: once.",
@@ -157,6 +163,7 @@ class SettingsResource(dg.ConfigurableResource[None]):
             start=_iso(history.start_ms),
             end=_iso(history.end_ms),
             simulated_edge=simulated_edge,
+            filters=dict(training.filters),
             **flat,
         )
 
@@ -173,6 +180,7 @@ class SettingsResource(dg.ConfigurableResource[None]):
             account=AccountSettings(**self._values_of(AccountSettings)),
             search=SearchSettings(**self._values_of(SearchSettings)),
             windows=WindowSettings(**self._values_of(WindowSettings)),
+            filters=self.filters,
         )
 
     def history(self) -> HistorySettings:

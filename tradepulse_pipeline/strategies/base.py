@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 
@@ -39,6 +40,8 @@ class Parameter:
 
     ``signal`` parameters shape which bars are decisions, ``exit`` parameters only what becomes of them. Searches try
     the values of ``grid``; a single backtest takes any value in ``[minimum, maximum]``.
+
+    A parameter with a ``default`` is an optional filter: a set that leaves it out has the default.
     """
 
     name: str
@@ -49,13 +52,14 @@ class Parameter:
     minimum: float
     maximum: float
     is_integer: bool = False
+    default: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InvalidInputError(f"Parameter {self.name!r}: 'kind' is {self.kind!r}, expected 'signal' or 'exit'.")
         if not self.grid or list(self.grid) != sorted(set(self.grid)):
             raise InvalidInputError(f"Parameter {self.name!r}: 'grid' must be ascending and not empty: {self.grid}.")
-        for value in self.grid:
+        for value in self.grid if self.default is None else (*self.grid, self.default):
             self.check(value)
 
     def check(self, value: object) -> float:
@@ -126,8 +130,43 @@ class Strategy(ABC):
                 return parameter
         raise one_of("parameter", name, [p.name for p in self.parameters], where=self.name)
 
+    @property
+    def defaults(self) -> dict[str, float]:
+        """The optional filters by name, and what a set has that leaves them out."""
+        return {p.name: p.default for p in self.parameters if p.default is not None}
+
+    def with_grids(self, grids: Mapping[str, tuple[float, ...]]) -> Self:
+        """Return the strategy with other grids of some parameters.
+
+        Raises
+        ------
+        InvalidInputError
+            If there is no such parameter, or a grid is not ascending or leaves the parameter's range.
+        """
+        for name in grids:
+            self.parameter(name)
+        changed = copy(self)
+        changed.parameters = tuple(replace(p, grid=grids.get(p.name, p.grid)) for p in self.parameters)  # type: ignore[misc]
+        return changed
+
+    def with_filters(self, filters: Mapping[str, float]) -> Self:
+        """Return the strategy with optional filters switched on: a search tries the given value of each alone.
+
+        Raises
+        ------
+        InvalidInputError
+            If the strategy has no such filter (the message lists those that it has), or a value is out of range.
+        """
+        for name in filters:
+            if name not in self.defaults:
+                raise one_of("filter", name, self.defaults, where=f"the filters of {self.name}")
+        try:
+            return self.with_grids({name: (value,) for name, value in filters.items()})
+        except InvalidInputError as error:
+            raise InvalidInputError(f"filters: {error}") from None
+
     def check(self, parameters: Mapping[str, object]) -> dict[str, float]:
-        """Return a full, checked parameter set in declared order.
+        """Return a full, checked parameter set in declared order; optional filters that are left out are filled in.
 
         Raises
         ------
@@ -136,12 +175,14 @@ class Strategy(ABC):
         """
         for name in parameters:
             self.parameter(name)
-        missing = [p.name for p in self.parameters if p.name not in parameters]
+        given = {**self.defaults, **parameters}
+        missing = [p.name for p in self.parameters if p.name not in given]
         if missing:
+            needed = len(self.parameters) - len(self.defaults)
             raise InvalidInputError(
-                f"{self.name}: {len(missing)} of {len(self.parameters)} parameters are missing: {', '.join(missing)}."
+                f"{self.name}: {len(missing)} of {needed} parameters are missing: {', '.join(missing)}."
             )
-        return {p.name: p.check(parameters[p.name]) for p in self.parameters}
+        return {p.name: p.check(given[p.name]) for p in self.parameters}
 
 
 class SignalSource:

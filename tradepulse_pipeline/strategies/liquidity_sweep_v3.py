@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
-from tradepulse_pipeline.indicators.swings import pierced_levels
+from tradepulse_pipeline.indicators.spread import spread_estimate
+from tradepulse_pipeline.indicators.swings import SWING_STRENGTH, pierced_levels, swing_lows
 from tradepulse_pipeline.indicators.volatility import ATR
 from tradepulse_pipeline.indicators.volume import MEAN_VOLUME_20
 from tradepulse_pipeline.market.candles import BoolArray, FloatArray, IndexArray, IntArray
@@ -16,6 +18,9 @@ from tradepulse_pipeline.strategies.base import Parameter, ParameterColumns, Par
 from tradepulse_pipeline.strategies.decisions import LONG, Decisions, DecisionSets, Exits
 
 MAX_LOOKBACK: Final = 500
+
+#: Swing lows count as stops at a level when they lie within this many ATR of it.
+DENSITY_REACH: Final = 0.25
 
 
 class _Bars(NamedTuple):
@@ -32,7 +37,9 @@ class _Sweeps(NamedTuple):
     """The bars that may be sweep bars: they pierce a live level, and volume and ATR can be judged.
 
     Arrays of shape (n_sweeps,), in bar order; ``first`` has one value more and says where the levels that bar i
-    pierces begin: ``first[i]`` to ``first[i + 1]``, the highest first.
+    pierces begin: ``first[i]`` to ``first[i + 1]``, the highest first. Of all swing lows, live or not, in bar order,
+    the first ``n_swings[i]`` are confirmed before bar i. ``spread`` is the estimate right before the bar in bps, all
+    NaN as long as no set asks for it.
     """
 
     bar: IntArray
@@ -42,6 +49,10 @@ class _Sweeps(NamedTuple):
     first: IntArray
     level: FloatArray
     age: IntArray
+    n_swings: IntArray
+    swing_bar: IntArray
+    swing_low: FloatArray
+    spread: FloatArray
 
 
 class _Confirmations(NamedTuple):
@@ -51,9 +62,26 @@ class _Confirmations(NamedTuple):
     sweep: IntArray
 
 
+class _Spread:
+    """The spread at each bar: estimated when it is first asked for, once for all threads."""
+
+    def __init__(self, frame: IndicatorFrame) -> None:
+        self._frame: Final = frame
+        self._lock: Final = Lock()
+        self._bps: FloatArray | None = None
+
+    def bps(self) -> FloatArray:
+        """Return the estimates in bps, shape (n_bars,)."""
+        with self._lock:
+            if self._bps is None:
+                self._bps = 1e4 * spread_estimate(self._frame)
+            return self._bps
+
+
 class _Prepared(NamedTuple):
     bars: _Bars
     sweeps: _Sweeps
+    spread: _Spread
     sign: int
 
 
@@ -116,6 +144,26 @@ class LiquiditySweepV3(Strategy):
             is_integer=True,
         ),
         Parameter(
+            name="min_stop_density_score",
+            unit="n / (n + 1), 0 is off",
+            meaning="How many stops must rest at the level: n swing lows within a quarter of the ATR of it.",
+            kind="signal",
+            grid=(0.0,),
+            minimum=0.0,
+            maximum=1.0,
+            default=0.0,
+        ),
+        Parameter(
+            name="max_spread_tolerance",
+            unit="bps, 0 is off",
+            meaning="Largest spread right before the sweep, estimated from the 100 bars before it.",
+            kind="signal",
+            grid=(0.0,),
+            minimum=0.0,
+            maximum=10_000.0,
+            default=0.0,
+        ),
+        Parameter(
             name="stop_distance",
             unit="times ATR",
             meaning="Distance of the stop from the close of the decision bar.",
@@ -141,6 +189,7 @@ class LiquiditySweepV3(Strategy):
         levels = pierced_levels(frame.low, MAX_LOOKBACK)
         is_judged = ~(frame.is_filled[levels.bar] | np.isnan(usual_volume[levels.bar]) | np.isnan(atr[levels.bar - 1]))
         bar, first = np.unique(levels.bar[is_judged], return_index=True)
+        swing_bar = np.flatnonzero(swing_lows(frame.low))
         sweeps = _Sweeps(
             bar,
             frame.volume[bar],
@@ -149,8 +198,13 @@ class LiquiditySweepV3(Strategy):
             np.append(first, np.count_nonzero(is_judged)),
             levels.level[is_judged],
             levels.age[is_judged],
+            np.searchsorted(swing_bar, bar - SWING_STRENGTH),
+            swing_bar,
+            frame.low[swing_bar],
+            np.full(len(bar), np.nan),
         )
-        return _Prepared(_Bars(frame.open, frame.low, frame.close, frame.is_filled, atr), sweeps, frame.sign)
+        bars = _Bars(frame.open, frame.low, frame.close, frame.is_filled, atr)
+        return _Prepared(bars, sweeps, _Spread(frame), frame.sign)
 
     def signals(self, prepared: _Prepared, parameters: Parameters) -> Decisions:
         """Return the bars that buy a sweep back."""
@@ -159,6 +213,8 @@ class LiquiditySweepV3(Strategy):
     def signals_of_sets(self, prepared: _Prepared, columns: ParameterColumns) -> DecisionSets:
         """Return the bars that buy a sweep back, for each set in one go; see ``_decision_bars``."""
         bars, sweeps = prepared.bars, prepared.sweeps
+        if columns["max_spread_tolerance"].any():
+            sweeps = sweeps._replace(spread=prepared.spread.bps()[sweeps.bar - 1])
         sets = np.column_stack([columns[name] for name in _SIGNALS]).astype(np.float64)
         loud = np.flatnonzero(sweeps.volume > columns["volume_spike_threshold"].min() * sweeps.usual_volume)
         order = np.lexsort([columns[name] for name in _SHARED])
@@ -180,7 +236,13 @@ class LiquiditySweepV3(Strategy):
 
 
 #: The parameters on which it depends which bar confirms a sweep; the others pick among the confirmed sweeps.
-_SHARED: Final = ("pierce_depth", "key_level_lookback", "reversal_candle_size")
+_SHARED: Final = (
+    "pierce_depth",
+    "key_level_lookback",
+    "reversal_candle_size",
+    "min_stop_density_score",
+    "max_spread_tolerance",
+)
 _SIGNALS: Final = (*_SHARED, "rejection_candles", "volume_spike_threshold")
 _N_SHARED: Final = len(_SHARED)
 
@@ -261,12 +323,12 @@ def _find_confirmations(
     bars: _Bars, sweeps: _Sweeps, sign: int, loud: IntArray, sets: FloatArray, confirmed: _Confirmations
 ) -> int:
     """Write into ``confirmed`` what sets that share ``_SHARED`` pick from; return how many confirmations there are."""
-    pierce_depth, key_level_lookback, reversal_candle_size = sets[0, :_N_SHARED]
+    pierce_depth, key_level_lookback, reversal_candle_size, least_density, most_spread = sets[0, :_N_SHARED]
     rejection_candles = int(sets[:, _N_SHARED].max())
     n = 0
     for k in loud:
         s = sweeps.bar[k]
-        if s < key_level_lookback:
+        if s < key_level_lookback or (most_spread > 0.0 and not sweeps.spread[k] <= most_spread):
             continue
         level = _swept_level(bars, sweeps, sign, k, pierce_depth, key_level_lookback)
         if np.isnan(level):
@@ -275,6 +337,8 @@ def _find_confirmations(
         body = reversal_candle_size * sweeps.atr_before[k]
         r = _confirmation(bars, s, level, floor, rejection_candles, body)
         if r < 0 or np.isnan(bars.atr[r]):
+            continue
+        if least_density > 0.0 and _stop_density(sweeps, k, level, key_level_lookback) < least_density:
             continue
         at = n
         while at > 0 and confirmed.bar[at - 1] > r:
@@ -296,6 +360,18 @@ def _swept_level(
         if sweeps.age[p] <= key_level_lookback and sign * ((level - low) / level) <= pierce_depth:
             return float(level)
     return np.nan
+
+
+@njit(cache=True, nogil=True)
+def _stop_density(sweeps: _Sweeps, k: int, level: float, key_level_lookback: float) -> float:
+    """Return n / (n + 1) for the n swing lows near ``level`` in the lookback of sweep bar ``k``."""
+    reach = DENSITY_REACH * sweeps.atr_before[k]
+    n = 0
+    for i in range(sweeps.n_swings[k] - 1, -1, -1):
+        if sweeps.swing_bar[i] < sweeps.bar[k] - key_level_lookback:
+            break
+        n += abs(sweeps.swing_low[i] - level) <= reach
+    return n / (n + 1.0)
 
 
 @njit(cache=True, nogil=True)

@@ -35,11 +35,10 @@ class ParameterSpace:
 
     def combination_of(self, values: Mapping[str, object]) -> int | None:
         """Return the number of a parameter set, None when it is not one of the space."""
-        if set(values) != {p.name for p in self.parameters}:
+        filled = {p.name: values.get(p.name, p.default) for p in self.parameters}
+        if not values.keys() <= filled.keys() or any(filled[p.name] not in p.grid for p in self.parameters):
             return None
-        if any(values[p.name] not in p.grid for p in self.parameters):
-            return None
-        position = np.array([[p.grid.index(values[p.name]) for p in self.parameters]])
+        position = np.array([[p.grid.index(filled[p.name]) for p in self.parameters]])
         return int(self.combinations(position)[0])
 
     def columns(self, combinations: IntArray) -> dict[str, FloatArray]:

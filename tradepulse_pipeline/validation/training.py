@@ -17,12 +17,14 @@ from tradepulse_pipeline.validation.windows import WindowSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """Side, costs, search and windows of a training. Together with candles and strategy they fix its result."""
+    """Side, costs, search, windows, filters of a training. Together with candles and strategy they fix its result."""
 
     side: Side = "long"
     account: AccountSettings = field(default_factory=AccountSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     windows: WindowSettings = field(default_factory=WindowSettings)
+    #: The optional filters of the strategy that are switched on, by name.
+    filters: Mapping[str, float] = field(default_factory=dict)
     #: Combinations that the genetic search of the latest train window starts from. They were chosen on candles that lie
     #: after the train windows before it, whose searches must not know them.
     initial: tuple[int, ...] = ()

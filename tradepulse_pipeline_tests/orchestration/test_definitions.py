@@ -116,7 +116,7 @@ def test_defaults_of_the_launchpad_are_those_of_the_domain():
 def test_every_setting_of_the_domain_can_be_set_and_is_explained():
     shown = SettingsResource.model_fields
     expected = {field.name for owner in (AccountSettings, SearchSettings, WindowSettings) for field in fields(owner)}
-    assert expected | {"side", "source", "history_days", "start", "end", "simulated_edge"} == set(shown)
+    assert expected | {"side", "source", "history_days", "start", "end", "simulated_edge", "filters"} == set(shown)
     assert all(field.description and field.default is not None for field in shown.values())
 
 
@@ -128,6 +128,7 @@ def test_settings_survive_the_launchpad():
             method="genetic", budget=7, objective="sortino", further_objectives=("drawdown", "net_profit"), seed=11
         ),
         windows=WindowSettings(train_days=20, test_days=10, gap_days=2, step_days=9, reoptimise=False),
+        filters={"max_spread_tolerance": 20.0},
     )
     history = HistorySettings(source="stored", start_ms=1_704_067_200_000, end_ms=1_706_745_600_123)
     settings = SettingsResource(**SettingsResource.of(training, history, simulated_edge=2.5).to_run_config())
@@ -150,6 +151,7 @@ def test_dates_are_read_as_utc_and_wrong_ones_are_refused():
         ({"further_objectives": "drawdown"}, r"further_objectives"),
         ({"trian_days": 90}, r"trian_days"),
         ({"train_days": "ninety"}, r"train_days"),
+        ({"filters": {"max_spread_tolerance": "small"}}, r"max_spread_tolerance"),
     ],
 )
 def test_the_launchpad_refuses_wrong_values(config, message):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bidask
+
 from tradepulse_pipeline_tests.reference.backtest import Order
 from tradepulse_pipeline_tests.reference.candles import Candle
 from tradepulse_pipeline_tests.reference.indicators import is_swing_high, is_swing_low, mean_volume
@@ -23,6 +25,36 @@ class Sweeps(ReferenceStrategy):
             return False
         return self.candles[s].volume > parameters["volume_spike_threshold"] * mean
 
+    def has_stop_density(self, s: int, level: float, stops: list[float], parameters: Parameters) -> bool:
+        """Whether enough of the ``stops`` rest near the level that bar s sweeps; without the filter, always."""
+        least = parameters.get("min_stop_density_score", 0.0)
+        if least == 0:
+            return True
+        atr = self.atr[s - 1]
+        if atr is None:
+            return False
+        n = 0
+        for stop in stops:
+            if abs(stop - level) <= 0.25 * atr:
+                n += 1
+        return n / (n + 1) >= least
+
+    def has_small_spread(self, s: int, parameters: Parameters) -> bool:
+        """Whether the spread of the 100 bars before bar s is tolerable; without the filter, always."""
+        most = parameters.get("max_spread_tolerance", 0.0)
+        if most == 0:
+            return True
+        if s < 100:
+            return False
+        window = self.candles[s - 100 : s]
+        spread = bidask.edge(
+            [bar.open for bar in window],
+            [bar.high for bar in window],
+            [bar.low for bar in window],
+            [bar.close for bar in window],
+        )
+        return spread * 10_000 <= most
+
     # Long: a dip under a swing low.
 
     def long_orders(self, parameters: Parameters) -> list[Order]:
@@ -30,6 +62,10 @@ class Sweeps(ReferenceStrategy):
         for s in range(int(parameters["key_level_lookback"]), len(self.candles)):
             level = self.swept_low(s, parameters)
             if level is None:
+                continue
+            if not self.has_stop_density(s, level, self.swing_lows(s, parameters), parameters):
+                continue
+            if not self.has_small_spread(s, parameters):
                 continue
             r = self.bought_back(s, level, parameters)
             if r is None:
@@ -43,6 +79,11 @@ class Sweeps(ReferenceStrategy):
                 target_multiple=parameters["target_multiple"],
             )
         return list(found.values())
+
+    def swing_lows(self, s: int, parameters: Parameters) -> list[float]:
+        """Return the swing lows in the lookback that are confirmed before bar s, traded through or not."""
+        bars = range(s - int(parameters["key_level_lookback"]), s - 3)
+        return [self.candles[j].low for j in bars if self.is_swing_low[j]]
 
     def swept_low(self, s: int, parameters: Parameters) -> float | None:
         """Return the highest live low that bar s sweeps."""
@@ -83,6 +124,10 @@ class Sweeps(ReferenceStrategy):
             level = self.swept_high(s, parameters)
             if level is None:
                 continue
+            if not self.has_stop_density(s, level, self.swing_highs(s, parameters), parameters):
+                continue
+            if not self.has_small_spread(s, parameters):
+                continue
             r = self.sold_back(s, level, parameters)
             if r is None:
                 continue
@@ -95,6 +140,11 @@ class Sweeps(ReferenceStrategy):
                 target_multiple=parameters["target_multiple"],
             )
         return list(found.values())
+
+    def swing_highs(self, s: int, parameters: Parameters) -> list[float]:
+        """Return the swing highs in the lookback that are confirmed before bar s, traded through or not."""
+        bars = range(s - int(parameters["key_level_lookback"]), s - 3)
+        return [self.candles[j].high for j in bars if self.is_swing_high[j]]
 
     def swept_high(self, s: int, parameters: Parameters) -> float | None:
         """Return the lowest live high that bar s sweeps."""

@@ -197,6 +197,8 @@ STOP_HUNTS: Final = Pattern(
         "key_level_lookback": 20,
         "stop_distance": 1.0,
         "target_multiple": 2.0,
+        "min_stop_density_score": 0.0,
+        "max_spread_tolerance": 0.0,
     },
     n_quiet=25,
 )

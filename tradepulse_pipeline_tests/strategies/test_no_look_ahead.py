@@ -23,7 +23,8 @@ from tradepulse_pipeline_tests.reference.patterns import PATTERNS, every_strateg
 
 
 def decisions_of(strategy: Strategy, candles: Candles, parameters: Parameters) -> Decisions:
-    return SignalSource(strategy, IndicatorFrame.compute(candles, ALL_INDICATORS), "both").decisions(parameters)
+    source = SignalSource(strategy, IndicatorFrame.compute(candles, ALL_INDICATORS), "both")
+    return source.decisions(strategy.check(parameters))
 
 
 def assert_same_past(found: Decisions, full: Decisions, t: int) -> None:

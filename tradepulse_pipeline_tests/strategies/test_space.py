@@ -69,6 +69,8 @@ def test_the_sweep_has_the_combinations_of_its_definition() -> None:
         "volume_spike_threshold": (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0),
         "reversal_candle_size": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0),
         "key_level_lookback": (20, 50, 100, 150, 200),
+        "min_stop_density_score": (0.0,),
+        "max_spread_tolerance": (0.0,),
         "stop_distance": (0.5, 1.0, 1.5, 2.0),
         "target_multiple": (1.5, 2.0, 2.5, 3.0, 3.5, 4.0),
     }

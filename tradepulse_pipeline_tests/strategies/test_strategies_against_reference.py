@@ -92,6 +92,7 @@ def test_sets_together_decide_as_each_alone(strategy: Strategy) -> None:
             one, other = data.draw(st.sampled_from(sets)), data.draw(st.sampled_from(sets))
             name = data.draw(st.sampled_from(sorted(one)))
             sets = data.draw(st.permutations([*sets, one | {name: other[name]}]))
+        sets = [strategy.check(one) for one in sets]
         source = SignalSource(strategy, run.frame, run.side)
         together = source.decision_sets({name: np.array([float(one[name]) for one in sets]) for name in sets[0]})
         assert len(together) == len(sets)

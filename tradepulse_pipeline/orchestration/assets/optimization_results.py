@@ -83,6 +83,7 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         with told_plainly():
             asked, db, store = settings.training(), database.open(), artifacts.open()
+            searched = strategy.with_filters(asked.filters)
             all_series = series_of(context)
             job_id = claim_job(context, db, strategy, all_series, asked, settings.history())
             versions: list[str] = []
@@ -91,20 +92,20 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
                 frame = stored.frame(strategy)
                 if not engine_is_compiled():
                     context.log.info("The engine is compiled: once per machine and version, for about a minute.")
-                causality = check_causality(strategy, stored.candles, asked.side)
+                causality = check_causality(searched, stored.candles, asked.side)
                 (context.log.info if causality.n_decisions else context.log.warning)(f"{series}: {causality.verdict}")
-                training = settled(frame, strategy, _with_earlier(asked, db, strategy, series, stored.candles))
+                training = settled(frame, searched, _with_earlier(asked, db, searched, series, stored.candles))
                 if asked.search.method == "auto":
                     context.log.info(
                         f"{series}: {training.search.method} search, by the time that the whole grid takes."
                     )
-                forecast = forecast_trades(frame, strategy, training)
+                forecast = forecast_trades(frame, searched, training)
                 if not forecast.can_be_proved:
                     context.log.warning(f"{series}: {forecast.verdict}")
                 with trial_files(
-                    store, series, strategy, training, stored.fingerprint, on_warning=context.log.warning
+                    store, series, searched, training, stored.fingerprint, on_warning=context.log.warning
                 ) as files:
-                    found = search_windows(frame, strategy, training, reporter(context, db, job_id, series), files)
+                    found = search_windows(frame, searched, training, reporter(context, db, job_id, series), files)
                     folder = files.finish()
                     if files.n_recalled:
                         context.log.info(f"{series}: went on from {files.n_recalled:,} trials of an unfinished search.")

@@ -88,7 +88,7 @@ refused.""",
                 job_id = claim_job(context, db, strategy, [series], trials.training)
                 record = judge_windows(
                     stored.frame(strategy),
-                    strategy,
+                    strategy.with_filters(trials.training.filters),
                     trials.training,
                     trials.found,
                     reporter(context, db, job_id, series),
