@@ -126,8 +126,9 @@ def daily_ratios(equity: FloatArray, open_time_ms: IntArray, initial_capital: fl
         if deviation > ROUNDING * largest:
             sharpe_ratio = mean / deviation * np.sqrt(DAYS_PER_YEAR)
     sortino_ratio = 0.0
-    if downside > 0.0:
-        sortino_ratio = mean / np.sqrt(downside / n_days) * np.sqrt(DAYS_PER_YEAR)
+    downside_deviation = np.sqrt(downside / n_days)
+    if downside_deviation > ROUNDING * largest:
+        sortino_ratio = mean / downside_deviation * np.sqrt(DAYS_PER_YEAR)
     return sharpe_ratio, sortino_ratio
 
 

@@ -159,8 +159,9 @@ def hop(
     metrics[2] = annualized_return
     if deviation > ROUNDING * days.largest:
         metrics[3] = mean / deviation * np.sqrt(DAYS_PER_YEAR)
-    if days.downside > 0.0:
-        metrics[4] = mean / np.sqrt(days.downside / n_days) * np.sqrt(DAYS_PER_YEAR)
+    downside_deviation = np.sqrt(days.downside / n_days)
+    if downside_deviation > ROUNDING * days.largest:
+        metrics[4] = mean / downside_deviation * np.sqrt(DAYS_PER_YEAR)
     metrics[5] = drawdown
     if drawdown > ROUNDING:
         metrics[6] = min(annualized_return / drawdown, LARGEST)

@@ -59,7 +59,7 @@ def test_rows_do_not_depend_on_their_company(frame: IndicatorFrame) -> None:
 
 
 def test_parameters_may_be_declared_in_any_order(frame: IndicatorFrame) -> None:
-    shuffled = tuple(STRATEGY.parameters[k] for k in (0, 5, 3, 6, 2, 1, 4))
+    shuffled = tuple(STRATEGY.parameters[k] for k in (0, 5, 8, 3, 6, 2, 1, 7, 4))
     strategy: Strategy = type("Shuffled", (type(STRATEGY),), {"parameters": shuffled})()
     tabled, plain = (one(frame, strategy, account=ACCOUNT) for one in (TabledEvaluator, PlainEvaluator))
     combinations, window = some_combinations(tabled, 200), BarRange(0, len(frame))

@@ -20,7 +20,7 @@ from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.candles import Candles, FloatArray, IntArray
 from tradepulse_pipeline.market.series import MS_PER_DAY
 from tradepulse_pipeline.strategies.base import Parameter, Parameters, Strategy
-from tradepulse_pipeline.strategies.decisions import SIDES, Decisions, Exits, Side
+from tradepulse_pipeline.strategies.decisions import LONG, SIDES, Decisions, Exits, Side
 from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline_tests.reference.markets import (
     accounts,
@@ -53,7 +53,10 @@ class Drawn(Strategy):
         self.parameters = (choice("rule", "exit", len(exits)), choice("set", "signal", len(sets)))  # type: ignore[misc]
 
     def signals(self, prepared: IndicatorFrame, parameters: Parameters) -> Decisions:
-        return self.sets[int(parameters["set"])]
+        drawn = self.sets[int(parameters["set"])]
+        is_of_side = drawn.side == prepared.sign * LONG
+        own = drawn.take(np.flatnonzero(is_of_side))
+        return own if prepared.sign > 0 else own.mirrored()
 
     def exits(self, parameters: Parameters) -> Exits:
         return self.rules[int(parameters["rule"])]
@@ -99,8 +102,8 @@ def assert_same_rows(tabled: FloatArray, plain: FloatArray, account: AccountSett
 
 
 def assert_agreement(case: Case) -> None:
-    tabled = TabledEvaluator(case.frame, case.strategy, account=case.account)
-    plain = PlainEvaluator(case.frame, case.strategy, account=case.account)
+    tabled = TabledEvaluator(case.frame, case.strategy, side="both", account=case.account)
+    plain = PlainEvaluator(case.frame, case.strategy, side="both", account=case.account)
     everything = np.arange(tabled.space.size)
     for window in case.windows:
         days = days_covered(case.frame, *window)
@@ -119,7 +122,7 @@ def test_drawn_grids_meet_every_exit_and_trades_over_midnight() -> None:
     @settings(max_examples=300, phases=[Phase.generate], database=None)
     @given(case=grids())
     def look(case: Case) -> None:
-        plain = PlainEvaluator(case.frame, case.strategy, account=case.account)
+        plain = PlainEvaluator(case.frame, case.strategy, side="both", account=case.account)
         for combination in range(plain.space.size):
             trades = plain.run(combination, case.windows[0]).trades
             met.update(EXIT_REASONS[reason] for reason in trades.exit_reason)
@@ -200,7 +203,7 @@ def test_every_strategy_on_real_candles(
 @settings(max_examples=cases(100))
 @given(case=grids(), n_blocks=st.integers(1, 5))
 def test_block_sums_are_those_of_the_daily_returns(case: Case, n_blocks: int) -> None:
-    tabled = TabledEvaluator(case.frame, case.strategy, account=case.account)
+    tabled = TabledEvaluator(case.frame, case.strategy, side="both", account=case.account)
     window = case.windows[0]
     _, sums = tabled.evaluate_blocks(np.arange(tabled.space.size), window, n_blocks)
     days = case.frame.open_time_ms[slice(*window)] // MS_PER_DAY

@@ -114,7 +114,9 @@ def sharpe(returns: list[float]) -> float:
 
 def sortino(returns: list[float]) -> float:
     downside = math.sqrt(statistics.fmean(min(r, 0.0) ** 2 for r in returns))
-    return statistics.fmean(returns) / downside * math.sqrt(365) if downside != 0 else 0.0
+    if downside <= 1e-12 * max(map(abs, returns)):
+        return 0.0
+    return statistics.fmean(returns) / downside * math.sqrt(365)
 
 
 def annualized(total_return: float, days: float) -> float:
