@@ -194,7 +194,7 @@ def test_every_strategy_on_real_candles(
 ) -> None:
     frame = frame_of(real_candles(market_data_dir, name, first, n_candles))
     account = AccountSettings(fee_rate=0.0002, max_leverage=5.0)
-    drawn = some_combinations(strategy, 3, cases(100))
+    drawn = some_combinations(strategy, 3, cases(60))
     n_trades = assert_same_metrics(strategy, frame, side, account, drawn, BarRange(0, len(frame)))
     assert n_trades.max() >= 3
     assert_same_metrics(strategy, frame, side, account, drawn, BarRange(len(frame) // 3, len(frame) // 2))

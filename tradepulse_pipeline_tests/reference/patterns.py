@@ -23,15 +23,16 @@ ParameterSets = st.SearchStrategy[dict[str, float]]
 class Pen:
     """Writes bars in fractions of the price at which it begins; for a short pattern, up and down change places."""
 
-    def __init__(self, tape: Tape, side: int, draws: bytes) -> None:
-        self.tape, self.side, self.origin = tape, side, tape.price
+    def __init__(self, tape: Tape, side: int, draws: bytes, usual_volume: float) -> None:
+        self.tape, self.side, self.origin, self.usual_volume = tape, side, tape.price, usual_volume
         self.kappa: Final = math.sqrt(tape.timeframe.minutes / 60)
         self.noise: Iterator[int] = iter(draws)
 
-    def bar(self, open_: float, best: float, worst: float, close: float, volume: float = 10.0) -> None:
+    def bar(self, open_: float, best: float, worst: float, close: float, volume: float | None = None) -> None:
         prices = [self.origin * (1 + self.side * offset) for offset in (open_, best, worst, close)]
         high, low = (prices[1], prices[2]) if self.side == 1 else (prices[2], prices[1])
-        self.tape.write(prices[0], high, low, prices[3], volume)
+        some = self.usual_volume * (1 + next(self.noise) % 8 / 10)
+        self.tape.write(prices[0], high, low, prices[3], some if volume is None else volume)
 
     def near(self, offset: float) -> float:
         return offset + next(self.noise) % 8 * 0.0001
@@ -79,7 +80,7 @@ def write_market(
     """Write quiet bars, enough of them for the indicators, then plants and a few more quiet bars in turn."""
     write_rest(tape, pattern.n_quiet, random_bytes, calm_volume)
     for plant in plants:
-        plant.write(Pen(tape, plant.side, random_bytes(80)))
+        plant.write(Pen(tape, plant.side, random_bytes(120), 10.0 if calm_volume is None else calm_volume))
         write_rest(tape, 4, random_bytes, calm_volume)
     return tape.candles()
 
@@ -100,11 +101,16 @@ def planted_markets(draw: st.DrawFn, pattern: Pattern) -> Candles:
 
 
 def seeded_market(pattern: Pattern, rng: np.random.Generator, n_plants: int = 4) -> Candles:
-    """Return a market of a random timeframe with likely plants, half of them of each side."""
+    """Return a market of a random timeframe with likely plants, half of them of each side.
+
+    Now and then it is calm or silent, or bars are flagged as filled.
+    """
     timeframe = Timeframe(str(rng.choice(["1m", "5m", "15m", "1h", "4h"])))
     tape = Tape(timeframe, float(rng.choice([0.0, 0.01, 0.25])), NEW_YEAR_MS, 1000.0)
     plants = [pattern.likely(side, rng) for side in rng.permutation([1, -1] * (n_plants // 2)).tolist()]
-    return write_market(tape, pattern, plants, rng.bytes, calm_volume=10.0 if rng.random() < 0.25 else None)
+    candles = write_market(tape, pattern, plants, rng.bytes, (None, None, None, 10.0, 0.0)[rng.integers(5)])
+    is_flagged = rng.random(len(candles)) < rng.choice([0.0, 0.0, 0.05])
+    return replace(candles, is_filled=is_flagged)
 
 
 def often(value: float, others: st.SearchStrategy[float]) -> st.SearchStrategy[float]:
@@ -149,7 +155,7 @@ class StopHunt:
             close = level + self.body if is_last else (level + bottom) / 2
             open_ = level + 0.0002 if is_last else rest
             worst = bottom if i == 0 else bottom - self.further_depth
-            pen.bar(open_, max(open_, close), worst, close, 10.0 * self.volume_multiple if i == 0 else 10.0)
+            pen.bar(open_, max(open_, close), worst, close, 10.0 * self.volume_multiple if i == 0 else None)
 
 
 STOP_HUNTS: Final = Pattern(
@@ -227,9 +233,9 @@ class Climax:
         if self.has_equal_low:
             pen.bar(0.0, 0.0005, -leg, 0.0)
         pen.bar(pen.near(0.0), 0.001, -0.0005, 0.0)
-        pen.bar(0.0, pen.near(0.0), -0.3 * leg, -0.25 * leg, 15.0)
+        pen.bar(0.0, pen.near(0.0), -0.3 * leg, -0.25 * leg)
         pen.tape.skip(self.gap)
-        pen.bar(-0.25 * leg, pen.near(-0.25 * leg), -0.6 * leg, -0.5 * leg, 20.0)
+        pen.bar(-0.25 * leg, pen.near(-0.25 * leg), -0.6 * leg, -0.5 * leg)
         pen.bar(-0.5 * leg, -0.5 * leg, -leg, self.close * leg, 10.0 * self.volume_multiple)
         pen.tape.skip(self.gap_after)
         for _ in range(self.delay):
@@ -320,7 +326,7 @@ class Spring:
             at = abs(i % self.wave - self.wave / 2) / (self.wave / 2) - 1
             close = at * self.height
             best, worst = min(max(before, close) + 0.0002, 0.0), max(min(before, close) - 0.0002, -self.height)
-            pen.bar(before, best, worst, close, 10.0 + next(pen.noise) % 8)
+            pen.bar(before, best, worst, close)
             before = close
             if i == self.n_range // 2:
                 pen.tape.skip(self.gap)
@@ -426,7 +432,7 @@ class Jump:
         before = move
         for close in (*self.steps, *self.aftermath):
             at = close * move
-            pen.bar(before, max(before, at) + 0.0002, min(before, at) - 0.0002, at, 10.0 + next(pen.noise) % 8)
+            pen.bar(before, max(before, at) + 0.0002, min(before, at) - 0.0002, at)
             before = at
 
 

@@ -85,7 +85,7 @@ def deciding_sets(strategy: Strategy, candles: Candles, rng: np.random.Generator
 def test_every_strategy_is_blind_to_the_future_at_every_bar(strategy: Strategy, factor: float, volume: float) -> None:
     pattern = PATTERNS[strategy.name]
     rng = np.random.default_rng(3)
-    candles = seeded_market(pattern, rng, n_plants=12).filled_forward()
+    candles = seeded_market(pattern, rng, n_plants=10).filled_forward()
     for parameters in (pattern.lenient, *deciding_sets(strategy, candles, rng, 2)):
         n_telling = assert_blind_to_the_future(
             strategy, candles, parameters, range(len(candles)), factor=factor, volume=volume

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -11,61 +12,62 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradepulse_pipeline.backtest.api import backtest_strategy, run_backtest
+from tradepulse_pipeline.backtest.api import run_backtest
 from tradepulse_pipeline.backtest.settings import AccountSettings, BarRange
-from tradepulse_pipeline.indicators.frame import IndicatorFrame
+from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.strategies.base import SignalSource, Strategy
 from tradepulse_pipeline.strategies.decisions import LONG, SHORT, SIDES, Decisions, Side
 from tradepulse_pipeline_tests.reference.backtest import Trade
 from tradepulse_pipeline_tests.reference.comparison import assert_same_orders, assert_same_result, plain_candles
-from tradepulse_pipeline_tests.reference.markets import (
-    accounts,
-    cases,
-    frame_of,
-    random_markets,
-    real_candles,
-)
+from tradepulse_pipeline_tests.reference.markets import accounts, cases, frame_of, random_markets, real_candles
 from tradepulse_pipeline_tests.reference.patterns import PATTERNS, every_strategy, planted_markets, seeded_market
 from tradepulse_pipeline_tests.reference.registry import REFERENCES
 
 
+class Comparison:
+    """One strategy on one market: what the engine and the reference make of it."""
+
+    def __init__(self, strategy: Strategy, candles: Candles) -> None:
+        self.strategy, self.frame = strategy, frame_of(candles)
+        self.candles = plain_candles(self.frame)
+        self.reference = REFERENCES[strategy.name](self.candles, self.frame.timeframe.minutes)
+        self.sources = {side: SignalSource(strategy, self.frame, side) for side in SIDES}
+
+    def assert_agreement(
+        self,
+        parameters: Mapping[str, float],
+        side: Side,
+        account: AccountSettings,
+        window: BarRange | None = None,
+    ) -> list[Trade]:
+        """Compare one run, over all bars without a window, and return its trades."""
+        checked, window = self.strategy.check(parameters), window or BarRange(0, len(self.frame))
+        orders = self.reference.orders(checked, side)
+        decisions, exits = self.sources[side].decisions(checked), self.strategy.exits(checked)
+        assert_same_orders(decisions, exits, orders, self.candles)
+        result = run_backtest(self.frame, decisions, exits, account, window)
+        step_ms = self.frame.timeframe.milliseconds
+        return assert_same_result(result, self.candles, step_ms, orders, account, window)
+
+
 @dataclass(frozen=True, slots=True)
-class Run:
-    frame: IndicatorFrame
+class Case:
+    candles: Candles
     parameter_sets: list[dict[str, float]]
     side: Side
     account: AccountSettings
 
 
 @st.composite
-def runs(draw: st.DrawFn, strategy: Strategy) -> Run:
+def cases_of(draw: st.DrawFn, strategy: Strategy) -> Case:
     pattern = PATTERNS[strategy.name]
     planted = planted_markets(pattern)
-    return Run(
-        frame_of(draw(planted | planted | planted | random_markets(min_bars=100, max_bars=240))),
+    return Case(
+        draw(planted | planted | planted | random_markets(min_bars=100, max_bars=240)),
         draw(st.lists(pattern.parameters, min_size=1, max_size=8)),
         draw(st.sampled_from([*SIDES, "both"])),
         replace(draw(accounts()), max_holding_bars=draw(st.sampled_from([0, 0, 1, 5]))),
     )
-
-
-def assert_agreement(strategy: Strategy, run: Run) -> list[Trade]:
-    frame, candles, trades = run.frame, plain_candles(run.frame), list[Trade]()
-    reference, source = (
-        REFERENCES[strategy.name](candles, frame.timeframe.minutes),
-        SignalSource(strategy, frame, run.side),
-    )
-    for parameters in map(strategy.check, run.parameter_sets):
-        orders, decisions, exits = (
-            reference.orders(parameters, run.side),
-            source.decisions(parameters),
-            strategy.exits(parameters),
-        )
-        assert_same_orders(decisions, exits, orders, candles)
-        window = BarRange(0, len(frame))
-        result = run_backtest(frame, decisions, exits, run.account, window)
-        trades += assert_same_result(result, candles, frame.timeframe.milliseconds, orders, run.account, window)
-    return trades
 
 
 @every_strategy
@@ -73,9 +75,11 @@ def test_a_strategy_agrees_with_its_reference(strategy: Strategy) -> None:
     met: Counter[int] = Counter()
 
     @settings(max_examples=cases(100))
-    @given(run=runs(strategy))
-    def compare(run: Run) -> None:
-        met.update(trade.side for trade in assert_agreement(strategy, run))
+    @given(case=cases_of(strategy))
+    def compare(case: Case) -> None:
+        comparison = Comparison(strategy, case.candles)
+        for parameters in case.parameter_sets:
+            met.update(trade.side for trade in comparison.assert_agreement(parameters, case.side, case.account))
 
     compare()
     assert min(met[side] for side in (LONG, SHORT)) > 0, f"trades by side: {met}"
@@ -84,17 +88,16 @@ def test_a_strategy_agrees_with_its_reference(strategy: Strategy) -> None:
 @every_strategy
 def test_sets_together_decide_as_each_alone(strategy: Strategy) -> None:
     @settings(max_examples=cases(40))
-    @given(run=runs(strategy), data=st.data())
-    def compare(run: Run, data: st.DataObject) -> None:
+    @given(case=cases_of(strategy), data=st.data())
+    def compare(case: Case, data: st.DataObject) -> None:
         # Some sets share most parameters, some are there twice, in any order.
-        sets = run.parameter_sets
+        sets = [strategy.check(parameters) for parameters in case.parameter_sets]
         for _ in range(data.draw(st.integers(0, 12))):
             one, other = data.draw(st.sampled_from(sets)), data.draw(st.sampled_from(sets))
             name = data.draw(st.sampled_from(sorted(one)))
             sets = data.draw(st.permutations([*sets, one | {name: other[name]}]))
-        sets = [strategy.check(one) for one in sets]
-        source = SignalSource(strategy, run.frame, run.side)
-        together = source.decision_sets({name: np.array([float(one[name]) for one in sets]) for name in sets[0]})
+        source = SignalSource(strategy, frame_of(case.candles), case.side)
+        together = source.decision_sets({name: np.array([one[name] for one in sets]) for name in sets[0]})
         assert len(together) == len(sets)
         for number, parameters in enumerate(sets):
             alone = source.decisions(parameters)
@@ -104,14 +107,14 @@ def test_sets_together_decide_as_each_alone(strategy: Strategy) -> None:
     compare()
 
 
-def random_parameters(strategy: Strategy, rng: np.random.Generator, *, is_lenient: bool) -> dict[str, float]:
-    """Draw each parameter from its grid or from between the grid's ends, or take what is lenient most of the time."""
+def random_parameters(strategy: Strategy, rng: np.random.Generator, *, lenient_share: float) -> dict[str, float]:
+    """Draw each parameter from its grid or from between the grid's ends, but a share of them as lenient as can be."""
     lenient, drawn = PATTERNS[strategy.name].lenient, {}
     for parameter in strategy.parameters:
         low, high = parameter.grid[0], parameter.grid[-1]
         between = rng.integers(low, high + 1) if parameter.is_integer else rng.uniform(low, high)
-        choices = [lenient[parameter.name]] if is_lenient and rng.random() < 0.7 else [*parameter.grid, between]
-        drawn[parameter.name] = float(rng.choice(choices))
+        is_lenient = rng.random() < lenient_share
+        drawn[parameter.name] = lenient[parameter.name] if is_lenient else float(rng.choice([*parameter.grid, between]))
     return drawn
 
 
@@ -130,26 +133,14 @@ def exit_reasons(strategy: Strategy) -> set[str]:
 @every_strategy
 def test_a_strategy_agrees_with_its_reference_on_every_exit_of_both_sides(strategy: Strategy) -> None:
     rng, met = np.random.default_rng(7), Counter[tuple[str, int]]()
-    for _ in range(cases(150)):
-        frame = frame_of(seeded_market(PATTERNS[strategy.name], rng))
-        parameter_sets = [random_parameters(strategy, rng, is_lenient=True) for _ in range(4)]
+    for _ in range(cases(100)):
+        comparison = Comparison(strategy, seeded_market(PATTERNS[strategy.name], rng))
         account = AccountSettings(max_holding_bars=int(rng.choice([0, 0, 3])))
-        trades = assert_agreement(strategy, Run(frame, parameter_sets, "both", account))
-        met.update((trade.exit_reason, trade.side) for trade in trades)
-    for reason in exit_reasons(strategy):
-        for side in (LONG, SHORT):
-            assert met[reason, side] > 10, (
-                f"only {met[reason, side]} {reason} of side {side} among {met.total()} trades"
-            )
-
-
-#: File, first row, number of rows. All but the first hold gaps, short ones and long ones.
-SLICES = [
-    ("binance_BTC-USDT_5m", 80_000, 6_000),
-    ("binance_MANA-USDT_15m", 9_000, 6_000),
-    ("kraken_BTC-USD_1h", 0, 6_000),
-    ("kraken_BTC-USDC_1m", 40_000, 6_000),
-]
+        for _ in range(4):
+            trades = comparison.assert_agreement(random_parameters(strategy, rng, lenient_share=0.5), "both", account)
+            met.update((trade.exit_reason, trade.side) for trade in trades)
+    for key in ((reason, side) for reason in exit_reasons(strategy) for side in (LONG, SHORT)):
+        assert met[key] > 5, f"{key}: {met[key]} of {met.total()} trades"
 
 
 def random_account(rng: np.random.Generator) -> AccountSettings:
@@ -162,25 +153,27 @@ def random_account(rng: np.random.Generator) -> AccountSettings:
     )
 
 
+#: File, first row, number of rows. All but the first hold gaps, short ones and long ones.
+SLICES = [
+    ("binance_BTC-USDT_5m", 80_000, 6_000),
+    ("binance_MANA-USDT_15m", 9_000, 6_000),
+    ("kraken_BTC-USD_1h", 0, 6_000),
+    ("kraken_BTC-USDC_1m", 40_000, 6_000),
+]
+
+
 @pytest.mark.parametrize(("name", "first", "n_candles"), SLICES, ids=[name for name, _, _ in SLICES])
 @every_strategy
 def test_a_strategy_agrees_with_its_reference_on_real_candles(
     market_data_dir: Path, strategy: Strategy, name: str, first: int, n_candles: int
 ) -> None:
-    frame = frame_of(real_candles(market_data_dir, name, first, n_candles))
-    candles = plain_candles(frame)
-    reference = REFERENCES[strategy.name](candles, frame.timeframe.minutes)
-    sources = {side: SignalSource(strategy, frame, side) for side in SIDES}
-    rng = np.random.default_rng(11)
-    n_trades: Counter[int] = Counter()
+    comparison = Comparison(strategy, real_candles(market_data_dir, name, first, n_candles))
+    n_bars, rng, met = len(comparison.frame), np.random.default_rng(11), Counter[int]()
     for i in range(cases(40)):
-        side, account = SIDES[i % 3], random_account(rng)
-        parameters = random_parameters(strategy, rng, is_lenient=bool(i % 2))
-        orders = reference.orders(parameters, side)
-        assert_same_orders(sources[side].decisions(parameters), strategy.exits(parameters), orders, candles)
-        start, stop = sorted(rng.choice(len(frame) + 1, 2, replace=False).tolist())
-        for window in (BarRange(0, len(frame)), BarRange(start, stop)):
-            result = backtest_strategy(frame, strategy, parameters, side=side, account=account, window=window)
-            trades = assert_same_result(result, candles, frame.timeframe.milliseconds, orders, account, window)
-            n_trades.update(trade.side for trade in trades)
-    assert min(n_trades[side] for side in (LONG, SHORT)) > 10
+        parameters = random_parameters(strategy, rng, lenient_share=0.7 if i % 2 else 0.0)
+        start, stop = sorted(rng.choice(n_bars + 1, 2, replace=False).tolist())
+        account = random_account(rng)
+        for window in (BarRange(0, n_bars), BarRange(start, stop)):
+            trades = comparison.assert_agreement(parameters, SIDES[i % 3], account, window)
+            met.update(trade.side for trade in trades)
+    assert min(met[side] for side in (LONG, SHORT)) > 10, f"trades by side: {met}"
