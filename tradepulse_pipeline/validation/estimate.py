@@ -62,7 +62,8 @@ class TradeForecast:
     @property
     def verdict(self) -> str:
         """Whether enough trades for a proof can be reached, and if not, in which history they could."""
-        wanted, share = f"{self.trades_for_proof} out-of-sample trades", f"{self.share_with_enough_trades:.0%}"
+        share = f"{self.share_with_enough_trades:.{0 if self.share_with_enough_trades >= 0.1 else 1}%}"
+        wanted = f"{self.trades_for_proof} out-of-sample trades"
         if self.share_with_enough_trades >= 0.5:
             return f"{wanted} can be reached: {share} of parameter sets do."
         if self.can_be_proved:
