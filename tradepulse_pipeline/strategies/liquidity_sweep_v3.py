@@ -16,6 +16,7 @@ from tradepulse_pipeline.indicators.volume import MEAN_VOLUME_20
 from tradepulse_pipeline.market.candles import BoolArray, FloatArray, IndexArray, IntArray
 from tradepulse_pipeline.strategies.base import Parameter, ParameterColumns, Parameters, Strategy
 from tradepulse_pipeline.strategies.decisions import LONG, Decisions, DecisionSets, Exits
+from tradepulse_pipeline.strategies.kernels import with_room
 
 MAX_LOOKBACK: Final = 500
 
@@ -277,10 +278,7 @@ def _decision_bars(
             last += 1
         n_confirmed = _find_confirmations(bars, sweeps, sign, loud, sets[order[first:last]], confirmed)
         for i in order[first:last]:
-            if n_found + n_confirmed >= found.shape[0]:
-                larger = np.empty(2 * found.shape[0] + n_confirmed, np.int32)
-                larger[:n_found] = found[:n_found]
-                found = larger
+            found = with_room(found, n_found, n_confirmed + 1)
             begin[i] = n_found
             n_found = _pick(sweeps, confirmed, n_confirmed, sets[i, _N_SHARED:], found, n_found)
             length[i] = n_found - begin[i]

@@ -22,7 +22,7 @@ from tradepulse_pipeline.strategies.base import Strategy
 from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline.validation.lifecycle import MATURE_TRADES
 from tradepulse_pipeline.validation.training import TrainingSettings
-from tradepulse_pipeline.validation.walk_forward import train_windows
+from tradepulse_pipeline.validation.walk_forward import evaluator_of, train_windows
 from tradepulse_pipeline.validation.windows import WindowSettings, make_windows
 
 #: How long up to two windows are searched, or each of them, to see how fast this machine tries parameter sets.
@@ -137,7 +137,7 @@ def forecast_trades(frame: IndicatorFrame, strategy: Strategy, training: Trainin
         If there are too few candles for one window.
     """
     windows = make_windows(frame.open_time_ms, frame.timeframe, training.windows)
-    evaluator = _evaluator(frame, strategy, training)
+    evaluator = evaluator_of(frame, strategy, training)
     n_draws = min(N_DRAWS, evaluator.space.size)
     draws = np.random.default_rng(training.search.seed).choice(evaluator.space.size, n_draws, replace=False)
     metrics = evaluator.evaluate(draws, BarRange(0, len(frame)))
@@ -186,7 +186,7 @@ def grid_seconds(
     decisions that sets share are found once, so that the first sets cost more than those that follow. The measurement
     ends before when it comes to ``enough`` seconds or less.
     """
-    evaluator = _evaluator(frame, strategy, training)
+    evaluator = evaluator_of(frame, strategy, training)
     first, *others = train_windows(frame, training.windows).values()
     evaluator.evaluate(np.zeros(1, dtype=np.int64), first)  # compiled from here on
     deadline, seconds = Deadline.after(BENCHMARK_SECONDS), math.inf
@@ -224,18 +224,12 @@ def _seconds(evaluator: TabledEvaluator, combinations: IntArray, window: BarRang
     return time.perf_counter() - begin
 
 
-def _evaluator(frame: IndicatorFrame, strategy: Strategy, training: TrainingSettings) -> TabledEvaluator:
-    return TabledEvaluator(
-        frame, strategy, side=training.side, account=training.account, workers=training.search.threads
-    )
-
-
 def _search_seconds(frame: IndicatorFrame, strategy: Strategy, training: TrainingSettings) -> float:
     """Return about how long all searches of a training take, measured on the first two.
 
     The later searches are quicker than the first one: they find the signals of the parameter sets computed.
     """
-    evaluator, trains = _evaluator(frame, strategy, training), list(train_windows(frame, training.windows).values())
+    evaluator, trains = evaluator_of(frame, strategy, training), list(train_windows(frame, training.windows).values())
     planned, measured = training.search.planned_trials(evaluator.space.size), []
     for train in trains[:2]:
         started = time.perf_counter()

@@ -114,44 +114,6 @@ class TrialKeeper(Protocol):
         ...
 
 
-class TrialsInMemory:
-    """Keeps trials for as long as it lives, and recalls them."""
-
-    def __init__(self, space: ParameterSpace) -> None:
-        self._space: Final = space
-        self._trials: Final[dict[int, list[Trials]]] = {}
-        self._blocks: Final[list[pl.DataFrame]] = []
-
-    def recall(self, window: int) -> Trials | None:
-        """Return the trials of a window so far."""
-        return Trials.joined(self._trials[window]) if window in self._trials else None
-
-    def keep(self, window: int, trials: Trials) -> None:
-        """Keep more trials of a window."""
-        self._trials.setdefault(window, []).append(trials)
-
-    def keep_blocks(self, combination: IntArray, block_sums: FloatArray) -> None:
-        """Keep block sums."""
-        self._blocks.append(blocks_table(combination, block_sums))
-
-    def table(self) -> pl.DataFrame:
-        """Return all trials, ordered by window and trial."""
-        import polars as pl
-
-        return pl.concat(
-            [
-                trials_table(window, 0, Trials.joined(self._trials[window]), self._space)
-                for window in sorted(self._trials)
-            ]
-        )
-
-    def blocks(self) -> pl.DataFrame:
-        """Return the block sums of all combinations."""
-        import polars as pl
-
-        return pl.concat(self._blocks)
-
-
 class Recalled:
     """An evaluator that answers from trials that were made before, in their order, and evaluates what follows.
 
@@ -200,7 +162,8 @@ class Tally:
         if len(rows):
             self._n_valid += len(rows)
             highest = float(trials.metrics[rows, METRIC_NAMES.index("net_profit")].max())
-            self._best_net_profit = max(highest, highest if self._best_net_profit is None else self._best_net_profit)
+            if self._best_net_profit is None or highest > self._best_net_profit:
+                self._best_net_profit = highest
             if len(rows) > N_BEST and not self._settings.further_objectives:
                 # Few of many are among the best: those that are no worse than the last of them.
                 objective = trials.objective[rows]

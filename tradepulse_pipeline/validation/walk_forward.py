@@ -67,19 +67,10 @@ def search_windows(
     SearchLimitError
         If a search would make more trials than it may.
     """
-    from tradepulse_pipeline.backtest.evaluators import TabledEvaluator
-
     space = ParameterSpace(strategy.parameters)
     check_limit(space, settings.search)
     trains = train_windows(frame, settings.windows)
-    evaluator = TabledEvaluator(
-        frame,
-        strategy,
-        side=settings.side,
-        account=settings.account,
-        workers=settings.search.threads,
-        memory_limit=settings.search.memory_limit_mib << 20,
-    )
+    evaluator = evaluator_of(frame, strategy, settings)
     planned = settings.search.planned_trials(space.size)
     deadline, pace = Deadline.after(settings.search.max_runtime_seconds), Pace()
     progress = _OverallProgress(on_progress, total=planned * len(trains))
@@ -113,6 +104,20 @@ def search_windows(
     if keeper and result.is_complete:
         _keep_blocks(evaluator, keeper, np.arange(space.size) if settings.search.method == "grid" else tried)
     return result
+
+
+def evaluator_of(frame: IndicatorFrame, strategy: Strategy, settings: TrainingSettings) -> TabledEvaluator:
+    """Return what evaluates the trials of a training, within its limits."""
+    from tradepulse_pipeline.backtest.evaluators import TabledEvaluator
+
+    return TabledEvaluator(
+        frame,
+        strategy,
+        side=settings.side,
+        account=settings.account,
+        workers=settings.search.threads,
+        memory_limit=settings.search.memory_limit_mib << 20,
+    )
 
 
 def train_windows(frame: IndicatorFrame, settings: WindowSettings) -> dict[int, BarRange]:

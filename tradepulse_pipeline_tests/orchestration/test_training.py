@@ -30,9 +30,9 @@ from tradepulse_pipeline.orchestration.tables import read_frame, read_search, wr
 from tradepulse_pipeline.strategies.registry import get_strategy
 from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline.validation.training import TrainingSettings
-from tradepulse_pipeline.validation.trials import TrialsInMemory
 from tradepulse_pipeline.validation.walk_forward import LATEST, search_windows
 from tradepulse_pipeline_tests.loopback import LoopbackExchange
+from tradepulse_pipeline_tests.reference.trials import TrialsInMemory
 
 STRATEGY = get_strategy("LIQUIDITY_SWEEP_V3")
 defs = build_definitions([STRATEGY])

@@ -17,10 +17,10 @@ from tradepulse_pipeline.strategies.decisions import Side
 from tradepulse_pipeline.strategies.own import RESERVED_NAMES, strategies_of_file
 from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline.validation.training import TrainingSettings
-from tradepulse_pipeline.validation.trials import TrialsInMemory
 from tradepulse_pipeline.validation.walk_forward import judge_windows, search_windows
 from tradepulse_pipeline.validation.windows import WindowSettings
 from tradepulse_pipeline_tests.reference.own_strategy import EXAMPLE
+from tradepulse_pipeline_tests.reference.trials import TrialsInMemory
 
 WINDOWS = WindowSettings(train_days=20, test_days=10, gap_days=1)
 

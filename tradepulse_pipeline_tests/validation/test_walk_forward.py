@@ -33,9 +33,10 @@ from tradepulse_pipeline.validation import trials as trials_module
 from tradepulse_pipeline.validation import walk_forward
 from tradepulse_pipeline.validation.record import OutOfSampleRecord
 from tradepulse_pipeline.validation.training import TrainingSettings
-from tradepulse_pipeline.validation.trials import N_BEST, N_BLOCKS, SearchResult, TrialsInMemory
+from tradepulse_pipeline.validation.trials import N_BEST, N_BLOCKS, SearchResult
 from tradepulse_pipeline.validation.walk_forward import LATEST, judge_windows, search_windows, train_windows
 from tradepulse_pipeline.validation.windows import WindowSettings
+from tradepulse_pipeline_tests.reference.trials import TrialsInMemory
 
 DAY = Timeframe("1d")
 
