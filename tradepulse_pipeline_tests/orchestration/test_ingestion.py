@@ -13,8 +13,8 @@ from tradepulse_pipeline.database.ingestion import Span, ingest, missing_spans, 
 from tradepulse_pipeline.errors import HistoryUnavailableError, InvalidInputError, SourceError, SourceUnreachableError
 from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.market.history import HistorySettings
-from tradepulse_pipeline.market.series import MS_PER_DAY, Market, SeriesKey, Timeframe
-from tradepulse_pipeline.market.sources.base import Page
+from tradepulse_pipeline.market.series import MS_PER_DAY, TIMEFRAMES, Market, SeriesKey, Timeframe
+from tradepulse_pipeline.market.sources.base import Offer, Page
 from tradepulse_pipeline.market.sources.rows import Rejected
 from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings, simulate
 
@@ -36,6 +36,9 @@ class RecordedSource:
     rejected: tuple[Rejected, ...] = ()
     asked: list[Span] = field(default_factory=list)
     name: str = "recorded"
+
+    def offer(self) -> Offer:
+        return Offer(timeframes=TIMEFRAMES, history="what was recorded")
 
     def check(self, series: SeriesKey) -> None:
         if self.failure is not None and not self.pages_before_failure:

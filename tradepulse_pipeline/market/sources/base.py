@@ -1,10 +1,10 @@
-"""What every source of candles offers."""
+"""What every source of candles is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.market.series import SeriesKey
@@ -25,12 +25,34 @@ class Page:
     warning: str = ""
 
 
+VolumeUnit = Literal["base currency", "shares"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a source can give, and what it cannot.
+
+    ``history`` is a sentence about how far back its candles reach, ``limits`` one about what it does not give, empty
+    if nothing is missing. ``key_variable`` names the environment variable that holds its key; None: none is needed.
+    """
+
+    timeframes: tuple[str, ...]
+    history: str
+    volume_unit: VolumeUnit = "base currency"
+    limits: str = ""
+    key_variable: str | None = None
+
+
 class CandleSource(Protocol):
-    """A place that candles come from: an exchange or the simulated market."""
+    """A place that candles come from: an exchange, its archive, files, a data vendor or the simulated market."""
 
     @property
     def name(self) -> str:
-        """The exchange, as in a series' key."""
+        """What users call it, and what each of its candles is marked with: ``binance``, ``kraken.trades``."""
+        ...
+
+    def offer(self) -> Offer:
+        """Return what it can give; nothing is connected."""
         ...
 
     def check(self, series: SeriesKey) -> None:

@@ -21,7 +21,7 @@ from tradepulse_pipeline.errors import (
 )
 from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.market.series import TIMEFRAMES, SeriesKey, Timeframe
-from tradepulse_pipeline.market.sources.base import Page
+from tradepulse_pipeline.market.sources.base import Offer, Page
 from tradepulse_pipeline.market.sources.http import GuardedHttp, TransientError, within
 from tradepulse_pipeline.market.sources.rows import NOT_CLOSED, clean_rows
 from tradepulse_pipeline.market.sources.times import iso_utc
@@ -103,6 +103,14 @@ class ExchangeSource:
             client.urls["api"] = _at(self._base_url, client.urls["api"])
         return client
 
+    def offer(self) -> Offer:
+        """See :class:`CandleSource`."""
+        latest = LATEST_ONLY.get(self.name)
+        return Offer(
+            timeframes=tuple(name for name in TIMEFRAMES if name in (self.client.timeframes or {})),
+            history="since the pair was listed" if latest is None else f"the latest {latest} candles of a timeframe",
+        )
+
     def check(self, series: SeriesKey) -> None:
         """See :class:`CandleSource`."""
         self._check_timeframe(series.timeframe)
@@ -159,7 +167,7 @@ class ExchangeSource:
         return warning
 
     def _check_timeframe(self, timeframe: Timeframe) -> None:
-        offered = [name for name in TIMEFRAMES if name in (self.client.timeframes or {})]
+        offered = self.offer().timeframes
         if timeframe.name not in offered:
             raise one_of("timeframe", timeframe.name, offered, where=self.name)
 

@@ -41,11 +41,12 @@ from tradepulse_pipeline.market.series import (
     MS_PER_DAY,
     MS_PER_MINUTE,
     SIMULATED_EXCHANGE,
+    TIMEFRAMES,
     Market,
     SeriesKey,
     Timeframe,
 )
-from tradepulse_pipeline.market.sources.base import Page
+from tradepulse_pipeline.market.sources.base import Offer, Page
 
 #: The first day of every simulated market: 2017-01-01.
 ORIGIN_MS: Final = 1_483_228_800_000
@@ -116,6 +117,14 @@ class SimulatedSource:
     ) -> None:
         self.settings = settings or SimulatedMarketSettings()
         self._clock = clock
+
+    def offer(self) -> Offer:
+        """See :class:`CandleSource`."""
+        return Offer(
+            timeframes=TIMEFRAMES,
+            history="any span of time, made up anew each time",
+            limits="Its candles prove that the machinery works, and nothing about any market.",
+        )
 
     def check(self, series: SeriesKey) -> None:
         """See :class:`CandleSource`: there is nothing that could be missing."""
