@@ -21,6 +21,8 @@ from tradepulse_pipeline.backtest.settings import AccountSettings
 from tradepulse_pipeline.errors import InvalidInputError, one_of
 from tradepulse_pipeline.market.history import CANDLE_ORIGINS, CandleOrigin, HistorySettings
 from tradepulse_pipeline.market.series import SIMULATED_EXCHANGE
+from tradepulse_pipeline.market.sources.pace import Pace, local_pace
+from tradepulse_pipeline.market.sources.registry import SourceSettings
 from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings
 from tradepulse_pipeline.optimizers.settings import SearchSettings
 from tradepulse_pipeline.strategies.decisions import Side
@@ -48,6 +50,7 @@ _WINDOWS: Final = WindowSettings()
 Names = Annotated[tuple[str, ...], NoDecode]
 Files = Annotated[tuple[Path, ...], NoDecode]
 Values = Annotated[dict[str, float], NoDecode]
+Order = Annotated[dict[str, tuple[str, ...]], NoDecode]
 T = TypeVar("T")
 
 
@@ -74,6 +77,9 @@ class Settings(BaseSettings):
     timeframes: Names = Field(("5m",), description="Timeframes to train on.")
     source: str = Field(_HISTORY.source, description="Where candles may come from.")
     history_days: int = Field(_HISTORY.history_days, description="Days of candles to train on, up to the latest.")
+    source_order: Order = Field(
+        {}, description="Sources asked for candles, in order, by exchange or by market; none: the exchange itself."
+    )
     simulated_edge: float = Field(
         _SIMULATED.edge, description="Strength of the edge planted in simulated candles; 0: none."
     )
@@ -159,6 +165,17 @@ class Settings(BaseSettings):
             raise ValueError("Expected NAME=VALUE")
         return {name.strip(): number for name, _, number in (part.partition("=") for part in parts)}
 
+    @field_validator("source_order", mode="before")
+    @classmethod
+    def _order(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        parts = [part for part in value.split(",") if part.strip()]
+        if not all("=" in part for part in parts):
+            raise ValueError("Expected MARKET=SOURCE+SOURCE, as in kraken=kraken+kraken.trades")
+        pairs = (part.partition("=") for part in parts)
+        return {name.strip(): [source.strip() for source in sources.split("+")] for name, _, sources in pairs}
+
     @property
     def project_dir(self) -> Path:
         """The folder of ``dagster.yaml`` and ``workspace.yaml`` that these settings were loaded for."""
@@ -202,6 +219,22 @@ class Settings(BaseSettings):
                 raise one_of("source", self.source, SOURCES)
             source: CandleOrigin = "auto" if self.source == SIMULATED_EXCHANGE else self.source  # type: ignore[assignment]
             return HistorySettings(source=source, history_days=self.history_days)
+
+        return self._checked(build)
+
+    def sources(self, pace: Callable[[str], Pace] = local_pace) -> SourceSettings:
+        """Return where candles come from: sources and their order, data vendors' keys from the environment.
+
+        ``pace`` gives the turns of a venue, by default those of this process alone.
+        """
+
+        def build() -> SourceSettings:
+            return SourceSettings(
+                simulated=SimulatedMarketSettings(edge=self.simulated_edge),
+                base_url=self.exchange_url,
+                order=self.source_order,
+                pace=pace,
+            )
 
         return self._checked(build)
 

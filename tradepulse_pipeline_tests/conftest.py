@@ -30,3 +30,9 @@ def market_data_dir() -> Path:
 def exchange_fixtures_dir() -> Path:
     """The folder of recorded REST replies, which the project does not ship."""
     return _shared("exchange-fixtures")
+
+
+@pytest.fixture(scope="session")
+def ticks_dir() -> Path:
+    """The folder of recorded trades and order books, which the project does not ship."""
+    return _shared("ticks")

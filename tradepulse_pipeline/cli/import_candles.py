@@ -12,7 +12,7 @@ from tradepulse_pipeline.cli import console
 from tradepulse_pipeline.cli.naming import series_of_file
 from tradepulse_pipeline.cli.options import AsJson
 from tradepulse_pipeline.errors import InvalidInputError, TradePulseError
-from tradepulse_pipeline.market.series import SIMULATED_EXCHANGE, TIMEFRAMES, SeriesKey
+from tradepulse_pipeline.market.series import SIMULATED_EXCHANGE, TIMEFRAMES, SeriesKey, Timeframe
 from tradepulse_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Imported:
     repeated: int
     rejected: int
     rejected_reasons: str
+    set_aside: int
+    made_stale: int
     first: str
     last: str
     gaps: int
@@ -47,6 +49,10 @@ def import_candles(
         str | None,
         typer.Option("--timeframe", metavar="SPAN", help=f"Span of a candle: {', '.join(TIMEFRAMES)}."),
     ] = None,
+    from_trades: Annotated[
+        bool,
+        typer.Option("--from-trades", help="The files hold single trades of one market: build candles of all of them."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Store candles from files.
@@ -59,28 +65,35 @@ def import_candles(
     Rows that are no valid candles are set aside with the reason. Importing a file again changes nothing; a candle
     that differs from the stored one takes its place, and the former is kept as a revision.
 
+    With --from-trades the files hold single trades: Kraken's "time and sales" (time, price, volume), or tables with
+    the columns timestamp, price, amount, and id and side if known. The last candle, which may be unfinished, is left
+    out.
+
     [dim]$[/dim] tradepulse import binance_BTC-USDT_5m.parquet binance_ETH-USDT_5m.parquet
     [dim]$[/dim] tradepulse import XBTUSD_60.csv --exchange kraken --pair BTC/USD --timeframe 1h
+    [dim]$[/dim] tradepulse import XBTUSD.csv --from-trades --exchange kraken --pair BTC/USD --timeframe 5m
     """
     from tradepulse_pipeline.cli.database import open_database
+    from tradepulse_pipeline.orchestration.launch import add_partitions
 
     settings = load_settings()
     done: list[Imported] = []
     n_failed = 0
     with open_database(settings) as database:
-        for path in files:
+        for paths in [files] if from_trades else [[path] for path in files]:
             try:
-                series = _series(path, exchange, pair, timeframe)
-                imported = _import(database, path, series)
+                series = _series(paths[0], exchange, pair, timeframe)
+                read = _built(paths, series.timeframe) if from_trades else _read(paths[0], series.timeframe)
+                imported = _store(database, series, read, ", ".join(path.name for path in paths))
             except TradePulseError as error:
-                n_failed += 1
+                n_failed += len(paths)
                 console.complain(str(error))
                 continue
             done.append(imported)
             if not as_json:
                 _show(imported)
         if done:
-            _add_partitions(settings.project_dir, sorted({one.series for one in done}))
+            add_partitions(settings.project_dir, sorted({one.series for one in done}))
     if as_json:
         console.print_json([asdict(one) for one in done])
     if n_failed:
@@ -89,7 +102,7 @@ def import_candles(
 
 
 def _series(path: Path, exchange: str | None, pair: str | None, timeframe: str | None) -> SeriesKey:
-    from tradepulse_pipeline.market.sources.registry import source_for
+    from tradepulse_pipeline.market.sources.registry import check_exchange
 
     series = series_of_file(path, exchange=exchange, pair=pair, timeframe=timeframe)
     if series.exchange == SIMULATED_EXCHANGE:
@@ -97,28 +110,43 @@ def _series(path: Path, exchange: str | None, pair: str | None, timeframe: str |
             f"{path.name}: {SIMULATED_EXCHANGE!r} is the market that TradePulse makes up itself; expected the exchange "
             "that the candles come from."
         )
-    source_for(series.exchange)
+    check_exchange(series.exchange)
     return series
 
 
-def _import(database: Database, path: Path, series: SeriesKey) -> Imported:
-    from tradepulse_pipeline.database.candles import RefusedRow, quarantine, store_candles
-    from tradepulse_pipeline.market.quality import assess
+def _read(path: Path, timeframe: Timeframe) -> FileCandles:
     from tradepulse_pipeline.market.sources.files import read_candle_file
+
+    return read_candle_file(path, timeframe)
+
+
+def _built(paths: list[Path], timeframe: Timeframe) -> FileCandles:
+    """Read files of single trades, and build the candles that they make."""
+    from tradepulse_pipeline.market.sources.files import FileCandles
+    from tradepulse_pipeline.market.sources.trade_files import closed_candles, read_trade_files
+    from tradepulse_pipeline.market.trades import missing_ids
+
+    trades = read_trade_files(paths)
+    candles = closed_candles(trades, timeframe)
+    gaps = missing_ids(trades)
+    if len(gaps):
+        n_missing = int((gaps[:, 1] - gaps[:, 0] + 1).sum())
+        console.warn(f"{n_missing:,} trades are missing among the {len(trades):,} in the files, as their ids show.")
+    return FileCandles(candles=candles, rejected=(), n_duplicates=0, n_rows=len(trades))
+
+
+def _store(database: Database, series: SeriesKey, read: FileCandles, file: str) -> Imported:
+    from tradepulse_pipeline.database.candles import store_candles
+    from tradepulse_pipeline.database.quarantine import RefusedRow, quarantine
+    from tradepulse_pipeline.market.quality import assess
     from tradepulse_pipeline.market.sources.rows import count_reasons
 
-    read: FileCandles = read_candle_file(path, series.timeframe)
-    source = f"file {path.name}"
+    source = f"file {file}"
     stored = store_candles(database, series, read.candles, source)
-    names = ("timestamp", "open", "high", "low", "close", "volume")
-    refused = [
-        RefusedRow(row_number=row.row - 1, raw=dict(zip(names, row.values, strict=True)), reason=row.reason)
-        for row in read.rejected
-    ]
-    quarantine(database, series, refused, source)
+    quarantine(database, series, [RefusedRow.of(row) for row in read.rejected], source)
     quality = assess(read.candles)
     return Imported(
-        file=path.name,
+        file=file,
         series=str(series),
         rows=read.n_rows,
         stored=stored.inserted,
@@ -127,6 +155,8 @@ def _import(database: Database, path: Path, series: SeriesKey) -> Imported:
         repeated=read.n_duplicates,
         rejected=len(read.rejected),
         rejected_reasons=count_reasons(read.rejected),
+        set_aside=stored.set_aside,
+        made_stale=stored.made_stale,
         first=console.utc(int(read.candles.open_time_ms[0])),
         last=console.utc(int(read.candles.open_time_ms[-1])),
         gaps=len(quality.gaps),
@@ -134,17 +164,10 @@ def _import(database: Database, path: Path, series: SeriesKey) -> Imported:
     )
 
 
-def _add_partitions(project: Path, keys: list[str]) -> None:
-    """Let the series show in the web UI."""
-    from tradepulse_pipeline.orchestration.launch import open_instance
-    from tradepulse_pipeline.orchestration.partitions import SERIES_DIMENSION
-
-    with open_instance(project) as instance:
-        instance.add_dynamic_partitions(SERIES_DIMENSION, keys)
-
-
 def _show(imported: Imported) -> None:
     from rich.markup import escape
+
+    from tradepulse_pipeline.database.staleness import stale_sentence
 
     page = console.stdout()
     page.print(f"[green]✓[/green] [bold]{imported.series}[/bold] from {escape(imported.file)}", soft_wrap=True)
@@ -154,6 +177,7 @@ def _show(imported: Imported) -> None:
         "restated": imported.restated,
         "repeated": imported.repeated,
         "rejected": imported.rejected,
+        "left out, set aside earlier": imported.set_aside,
     }
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     gaps = f"{imported.missing_candles:,} candles missing in {imported.gaps:,} gaps" if imported.gaps else "no gaps"
@@ -162,3 +186,5 @@ def _show(imported: Imported) -> None:
     page.print(f"  {first} to {last} UTC, {gaps}", soft_wrap=True)
     if imported.rejected:
         console.warn(f"  Rejected: {imported.rejected_reasons}")
+    if imported.made_stale:
+        console.warn(f"  {stale_sentence(imported.made_stale)}")

@@ -17,6 +17,7 @@ from tradepulse_pipeline.cli.import_candles import import_candles
 from tradepulse_pipeline.cli.jobs import jobs
 from tradepulse_pipeline.cli.markets import markets
 from tradepulse_pipeline.cli.options import normalized
+from tradepulse_pipeline.cli.quarantine import add, dismiss_rows, keep_candles, list_rows, release_rows
 from tradepulse_pipeline.cli.replay import replay
 from tradepulse_pipeline.cli.results import results, show
 from tradepulse_pipeline.cli.train import train
@@ -94,3 +95,19 @@ for command, name, panel in (
     (config, "config", "Set up"),
 ):
     app.command(name, help=_flowing(command.__doc__), rich_help_panel=panel)(command)
+
+quarantine = typer.Typer(
+    name="quarantine",
+    help="List rows that were refused and candles that were set aside; set aside, release or keep some.",
+    no_args_is_help=True,
+    context_settings=app.info.context_settings,
+)
+for decision, name in (
+    (list_rows, "list"),
+    (add, "add"),
+    (release_rows, "release"),
+    (dismiss_rows, "dismiss"),
+    (keep_candles, "keep"),
+):
+    quarantine.command(name, help=_flowing(decision.__doc__))(decision)
+app.add_typer(quarantine, rich_help_panel="Look")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tradepulse_pipeline.cli import console
 from tradepulse_pipeline.cli.options import AsJson
-from tradepulse_pipeline.cli.verdict import marked, series_of, stage
+from tradepulse_pipeline.cli.verdict import marked, series_of, stage, stale_mark
 from tradepulse_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _share(one: Coverage) -> float:
 def _row(one: Coverage, trained: list[ConfigurationRow]) -> list[str]:
     return [
         f"{one.series}{marked(one.series.exchange)}",
-        f"{stage(trained[0].lifecycle_stage)} {trained[0].strategy_name}" if trained else "–",
+        f"{stage(trained[0].lifecycle_stage)}{stale_mark(trained[0])} {trained[0].strategy_name}" if trained else "–",
         console.day_of_ms(one.first_ms)[:10],
         console.day_of_ms(one.last_ms)[:10],
         f"{one.n_candles:,}",
@@ -67,7 +67,12 @@ def _listed(one: Coverage, trained: list[ConfigurationRow]) -> dict[str, Any]:
         "coverage": _share(one),
         "sources": list(one.sources),
         "trained": [
-            {"strategy": row.strategy_name, "stage": row.lifecycle_stage, "configuration": str(row.id)}
+            {
+                "strategy": row.strategy_name,
+                "stage": row.lifecycle_stage,
+                "configuration": str(row.id),
+                "is_stale": row.stale_at is not None,
+            }
             for row in trained
         ],
     }

@@ -22,11 +22,11 @@ def planned_series(settings: Settings) -> list[SeriesKey]:
     InvalidInputError
         If an exchange or timeframe is unknown or a pair is not spelled as one.
     """
-    from tradepulse_pipeline.market.sources.registry import source_for
+    from tradepulse_pipeline.market.sources.registry import check_exchange
 
     exchanges = (SIMULATED_EXCHANGE,) if settings.source == SIMULATED_EXCHANGE else settings.exchanges
     for exchange in exchanges:
-        source_for(exchange)
+        check_exchange(exchange)
     return [SeriesKey.of(*names) for names in product(exchanges, settings.pairs, settings.timeframes)]
 
 

@@ -8,7 +8,7 @@ import typer
 
 from tradepulse_pipeline.cli import console
 from tradepulse_pipeline.cli.options import AsJson
-from tradepulse_pipeline.cli.verdict import marked, print_verdict, series_of, stage
+from tradepulse_pipeline.cli.verdict import marked, print_verdict, series_of, stage, stale_mark
 from tradepulse_pipeline.errors import one_of
 from tradepulse_pipeline.market.series import Market, Timeframe
 from tradepulse_pipeline.settings import load_settings
@@ -142,12 +142,16 @@ def show(
 
 
 def _document(row: ConfigurationRow) -> dict[str, Any]:
-    """Return the V3 document with its sections in their order, which the database does not keep."""
+    """Return the V3 document with its sections in their order, which the database does not keep.
+
+    Whether its candles have become others since is not in what was stored at its birth.
+    """
     from tradepulse_pipeline.configurations.template import Template
 
     document = Template.model_validate(row.template).model_dump(mode="json")
     for configuration in document["configurations"]:
         configuration["parameters"] = _ordered(row)
+        configuration["metadata"] |= {"is_stale": row.stale_at is not None, "stale_reason": row.stale_reason}
     return document
 
 
@@ -171,9 +175,12 @@ def listed(row: ConfigurationRow) -> dict[str, Any]:
         "version": row.version,
         "is_active": row.is_active,
         "is_simulated": row.is_simulated,
+        "is_stale": row.stale_at is not None,
+        "stale_reason": row.stale_reason,
         "is_out_of_sample": row.out_of_sample_metrics["is_out_of_sample"],
         **{name: getattr(row, name) for name in _LISTED},
         "parameters": _ordered(row),
+        "data_warnings": list(row.data_warnings),
         "created_at": None if row.created_at is None else row.created_at.isoformat(),
         "training_job_id": str(row.training_job_id),
     }
@@ -189,7 +196,7 @@ def _results_table(rows: list[ConfigurationRow]) -> Table:
                 str(row.id)[:ID_SHOWN],
                 f"{f'{row.strategy_name} ' if has_several else ''}{series_of(row)}{marked(row.exchange)}"
                 f"{'' if row.out_of_sample_metrics['is_out_of_sample'] else ' not out-of-sample'}",
-                f"{stage(row.lifecycle_stage)}{'' if row.is_active else f' (version {row.version})'}",
+                f"{stage(row.lifecycle_stage)}{stale_mark(row)}{'' if row.is_active else f' (version {row.version})'}",
                 console.number(row.net_profit),
                 console.number(row.sharpe_ratio),
                 console.percent(row.max_drawdown),

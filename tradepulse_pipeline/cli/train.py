@@ -159,23 +159,35 @@ def _check_history(settings: Settings, training: TrainingSettings) -> None:
         )
 
 
-class _Exchanges:
-    """The exchanges of a command: each is made once, and one that cannot be reached is not asked again."""
+class _Sources:
+    """The sources of a command: each is made once, and one that cannot be reached is not asked again."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.exchange_url
+        self._settings = settings.sources()
         self._sources: dict[str, CandleSource] = {}
         self._unreachable: dict[str, SourceUnreachableError] = {}
 
     def check(self, series: SeriesKey) -> None:
-        """See :meth:`CandleSource.check`."""
-        from tradepulse_pipeline.market.sources.registry import SourceSettings, source_for
+        """See :meth:`CandleSource.check`: one source of the series that can be asked is enough."""
+        from tradepulse_pipeline.market.sources.registry import source_names
 
-        name = series.exchange
+        failures = []
+        for name in source_names(series.market, self._settings):
+            try:
+                self._check(name, series)
+            except (SourceError, InvalidInputError) as error:
+                failures.append(error)
+            else:
+                return
+        raise failures[0]
+
+    def _check(self, name: str, series: SeriesKey) -> None:
+        from tradepulse_pipeline.market.sources.registry import source_named
+
         if name in self._unreachable:
             raise self._unreachable[name]
         if name not in self._sources:
-            self._sources[name] = source_for(name, settings=SourceSettings(base_url=self._url))
+            self._sources[name] = source_named(name, self._settings)
         try:
             self._sources[name].check(series)
         except SourceUnreachableError as error:
@@ -187,12 +199,12 @@ def _prepare(
     settings: Settings, database: Database, wanted: Sequence[SeriesKey]
 ) -> tuple[list[Plan], dict[SeriesKey, TradePulseError]]:
     """Return what can be trained, and why the rest cannot."""
-    exchanges = _Exchanges(settings)
+    sources = _Sources(settings)
     plans: dict[SeriesKey, Plan] = {}
     refused: dict[SeriesKey, TradePulseError] = {}
     for series in wanted:
         try:
-            plan = _plan(settings.history(), database, series, exchanges)
+            plan = _plan(settings.history(), database, series, sources)
         except TradePulseError as error:
             refused[series] = error
         else:
@@ -202,7 +214,7 @@ def _prepare(
     return list(plans.values()), refused
 
 
-def _plan(history: HistorySettings, database: Database, series: SeriesKey, exchanges: _Exchanges) -> Plan:
+def _plan(history: HistorySettings, database: Database, series: SeriesKey, sources: _Sources) -> Plan:
     from tradepulse_pipeline.database.candles import coverage_of
 
     if history.source == "stored" and coverage_of(database, series) is None:
@@ -213,7 +225,7 @@ def _plan(history: HistorySettings, database: Database, series: SeriesKey, excha
     if series.market.is_simulated or history.source == "stored":
         return Plan(series, history)
     try:
-        exchanges.check(series)
+        sources.check(series)
     except (SourceError, InvalidInputError) as error:
         if history.source == "exchange":
             raise

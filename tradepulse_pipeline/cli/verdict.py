@@ -45,14 +45,21 @@ def marked(exchange: str) -> str:
     return " [bold yellow]SIMULATED[/]" if exchange == SIMULATED_EXCHANGE else ""
 
 
+def stale_mark(row: ConfigurationRow) -> str:
+    """Return the word that goes with a configuration whose candles have become others, else nothing."""
+    return "" if row.stale_at is None else " [bold red]STALE[/]"
+
+
 def print_verdict(page: Console, row: ConfigurationRow, transitions: Sequence[Transition]) -> None:
     """Print the stage and its reason, the figures out-of-sample next to in-sample, costs and the id."""
     from rich.markup import escape
 
     found, trained = row.out_of_sample_metrics, row.in_sample_metrics
-    page.print(f"[bold]{row.strategy_name} on {series_of(row)}[/]{marked(row.exchange)}")
+    page.print(f"[bold]{row.strategy_name} on {series_of(row)}[/]{marked(row.exchange)}{stale_mark(row)}")
     reason = transitions[-1].reason if transitions else ""
     page.print(f"{stage(row.lifecycle_stage)}: {escape(reason)}")
+    if row.stale_at is not None:
+        page.print(f"{_why_stale(row)} Train again.", style="red", markup=False)
     if row.is_simulated:
         page.print("SIMULATED candles: whatever the figures are, they say nothing about any market.", style="yellow")
     elif row.lifecycle_stage == "PAPER":
@@ -66,7 +73,15 @@ def print_verdict(page: Console, row: ConfigurationRow, transitions: Sequence[Tr
     page.print(_doubts(row), markup=False)
     if not found["is_complete"]:
         page.print("The time was over before every planned trial was made.", style="yellow")
+    for warning in row.data_warnings:
+        page.print(f"Candles: {warning}", style="yellow", markup=False)
     page.print(f"Configuration {row.id} (version {row.version})", markup=False)
+
+
+def _why_stale(row: ConfigurationRow) -> str:
+    assert row.stale_at is not None
+    changes = f" Candles changed in all: {row.stale_candles:,}." if row.stale_candles else ""
+    return f"Stale since {console.day(row.stale_at)} UTC: {row.stale_reason}.{changes}"
 
 
 def _spans(row: ConfigurationRow) -> str:

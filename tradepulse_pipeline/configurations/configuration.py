@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -56,6 +57,8 @@ class Configuration:
         One entry per window, in time order: ``WindowResult.to_json_dict``.
     template
         The V3 document.
+    data_warnings
+        Sentences about the candles that were trained on.
     """
 
     id: UUID
@@ -89,6 +92,7 @@ class Configuration:
     out_of_sample_metrics: dict[str, Any]
     windows: list[dict[str, Any]]
     template: dict[str, Any]
+    data_warnings: tuple[str, ...]
     lineage: Lineage
     created_at: datetime
 
@@ -100,12 +104,13 @@ def build_configuration(
     record: OutOfSampleRecord,
     lineage: Lineage,
     now: datetime,
+    data_warnings: Sequence[str] = (),
 ) -> Configuration | None:
     """Return the configuration that a training came to, created at ``now``; None when there is nothing to store.
 
     That is so when no parameter set was valid on the latest train window: ``why_no_configuration`` says it in words.
     A configuration that lost money out-of-sample is stored, as PAPER. The id follows from what was trained and from
-    ``now``.
+    ``now``. ``data_warnings`` are sentences about the candles, which go with it.
 
     Raises
     ------
@@ -172,7 +177,7 @@ def build_configuration(
                 TemplateConfiguration(
                     id=str(configuration_id),
                     status=decision.stage,
-                    metadata=_metadata(series, strategy, lineage, created_at),
+                    metadata=_metadata(series, strategy, lineage, created_at, data_warnings),
                     context=Context(pair=series.pair, exchange=series.exchange, timeframe=series.timeframe.name),
                     parameters=record.latest.parameters,
                     pattern_health=PatternHealth(months_since_discovery=0),
@@ -180,6 +185,7 @@ def build_configuration(
                 ),
             ),
         ).model_dump(mode="json"),
+        data_warnings=tuple(data_warnings),
         lineage=lineage,
         created_at=created_at,
     )
@@ -200,7 +206,9 @@ def why_no_configuration(record: OutOfSampleRecord, settings: TrainingSettings) 
     )
 
 
-def _metadata(series: SeriesKey, strategy: Strategy, lineage: Lineage, created_at: datetime) -> Metadata:
+def _metadata(
+    series: SeriesKey, strategy: Strategy, lineage: Lineage, created_at: datetime, data_warnings: Sequence[str]
+) -> Metadata:
     candles = "SIMULATED candles" if series.market.is_simulated else "candles"
     python = f"Python {lineage.dependency_versions['python']}, {platform.system()} {platform.machine()}"
     return Metadata(
@@ -208,6 +216,7 @@ def _metadata(series: SeriesKey, strategy: Strategy, lineage: Lineage, created_a
         discovery_date=created_at.isoformat(),
         engine_hash=lineage.engine_hash,
         runtime_env=f"backtest on {candles}, tradepulse {lineage.code_version}, {python}",
+        data_warnings=tuple(data_warnings),
     )
 
 

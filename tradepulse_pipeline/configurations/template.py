@@ -16,12 +16,18 @@ class Section(BaseModel):
 
 
 class Metadata(Section):
-    """Which model this is, and which code made it where."""
+    """Which model this is, which code made it where, and what is known about its candles.
+
+    Once they have become others than the stored ones, ``is_stale`` is true and ``stale_reason`` says how.
+    """
 
     model_version: str
     discovery_date: str
     engine_hash: str
     runtime_env: str
+    data_warnings: tuple[str, ...] = ()
+    is_stale: bool = False
+    stale_reason: str | None = None
 
 
 class Context(Section):

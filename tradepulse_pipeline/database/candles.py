@@ -1,16 +1,16 @@
-"""The candles of all series: stored idempotently with their former values kept, read back fast, bad rows set aside."""
+"""The candles of all series: stored idempotently with their former values kept, and read back fast."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tradepulse_pipeline.database.connection import Database, jsonb, storable_text
+from tradepulse_pipeline.database.connection import Database
+from tradepulse_pipeline.database.staleness import mark_stale
+from tradepulse_pipeline.database.values import milliseconds_of, names_of, time_of
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.candles import PRICE_COLUMNS, Candles
 from tradepulse_pipeline.market.series import SeriesKey
@@ -34,6 +34,12 @@ _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
 _ROWS_PER_WRITE: Final = 100_000
 
+# A row as it is read: the values alone, one after the other. PostgreSQL puts at most 1 GiB into one value.
+_LOADED_ROW: Final = np.dtype(
+    [("timestamp", ">i8"), *((column, ">f8") for column in PRICE_COLUMNS), ("is_filled", "?")]
+)
+_ROWS_PER_READ: Final = 1_000_000
+
 #: PostgreSQL counts microseconds from 2000-01-01.
 _POSTGRES_EPOCH_MS: Final = 946_684_800_000
 
@@ -44,13 +50,36 @@ _STAGE: Final = """
 _FILL_STAGE: Final = """
     COPY staged ("timestamp", open, high, low, close, volume, is_filled) FROM STDIN (FORMAT BINARY)
 """
+_ANALYZE_STAGE: Final = "ANALYZE staged"
+# The span of what is staged bounds every look into the table: a page must not make it read the whole series.
 _DROP_UNCHANGED: Final = """
     DELETE FROM staged USING market_data AS stored
     WHERE exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s
-      AND stored."timestamp" = staged."timestamp"
+      AND stored."timestamp" BETWEEN %(first)s AND %(last)s AND stored."timestamp" = staged."timestamp"
       AND ((stored.open, stored.high, stored.low, stored.close, stored.volume, stored.is_filled)
            = (staged.open, staged.high, staged.low, staged.close, staged.volume, staged.is_filled)
            OR (staged.is_filled AND NOT stored.is_filled))
+"""
+# A candle that a person set aside does not come back by itself; with other values it is another candle.
+_DROP_SET_ASIDE: Final = """
+    DELETE FROM staged USING market_data_quarantine AS aside
+    WHERE exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s
+      AND aside."timestamp" BETWEEN %(first)s AND %(last)s AND aside."timestamp" = staged."timestamp"
+      AND decision IS DISTINCT FROM 'released'
+      AND (open, high, low, close, volume) = (
+          (raw->>'open')::float8, (raw->>'high')::float8, (raw->>'low')::float8, (raw->>'close')::float8,
+          (raw->>'volume')::float8)
+"""
+_RESTATED: Final = """
+    SELECT staged."timestamp" FROM staged JOIN market_data AS former USING ("timestamp")
+    WHERE exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s
+      AND former."timestamp" BETWEEN %(first)s AND %(last)s
+"""
+_ADDED: Final = """
+    SELECT "timestamp" FROM staged WHERE NOT EXISTS (
+        SELECT FROM market_data AS former
+        WHERE exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s
+          AND former."timestamp" BETWEEN %(first)s AND %(last)s AND former."timestamp" = staged."timestamp")
 """
 _KEEP_FORMER: Final = """
     INSERT INTO market_data_revisions (exchange, pair, timeframe, "timestamp",
@@ -60,6 +89,7 @@ _KEEP_FORMER: Final = """
         %(source)s
     FROM market_data AS former JOIN staged USING ("timestamp")
     WHERE exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s
+      AND former."timestamp" BETWEEN %(first)s AND %(last)s
     ORDER BY "timestamp"
 """
 _STORE: Final = """
@@ -72,13 +102,17 @@ _STORE: Final = """
         volume = excluded.volume, is_filled = excluded.is_filled,
         source = excluded.source, ingested_at = excluded.ingested_at
 """
+# All candles in one value: COPY and SELECT hand over a row at a time, which takes several times as long.
 _LOAD: Final = """
-    COPY (
+    SELECT count(*), max("timestamp"), string_agg(
+        timestamptz_send("timestamp") || float8send(open) || float8send(high) || float8send(low) || float8send(close)
+        || float8send(volume) || boolsend(is_filled), ''::bytea ORDER BY "timestamp")
+    FROM (
         SELECT "timestamp", open, high, low, close, volume, is_filled FROM market_data
         WHERE exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s
           AND "timestamp" >= %(start)s AND "timestamp" < %(end)s
-        ORDER BY "timestamp"
-    ) TO STDOUT (FORMAT BINARY)
+        ORDER BY "timestamp" LIMIT %(n_rows)s
+    ) AS part
 """
 _COVERAGE: Final = """
     SELECT exchange, pair, timeframe, min(first), max(last), sum(n)::bigint, array_agg(source ORDER BY source)
@@ -91,30 +125,33 @@ _COVERAGE: Final = """
     ) AS part
     GROUP BY exchange, pair, timeframe ORDER BY exchange, pair, timeframe
 """
-_QUARANTINE: Final = """
-    INSERT INTO market_data_quarantine (exchange, pair, timeframe, source, row_number, raw, reason)
-    VALUES (%(exchange)s, %(pair)s, %(timeframe)s, %(source)s, %(row_number)s, %(raw)s, %(reason)s)
-    ON CONFLICT DO NOTHING
-"""
-_QUARANTINED: Final = """
-    SELECT id, exchange, pair, timeframe, source, row_number, raw, reason, at, released_at
-    FROM market_data_quarantine
-    WHERE (%(exchange)s::text IS NULL OR exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s)
-      AND (%(include_released)s OR released_at IS NULL)
-    ORDER BY id LIMIT %(limit)s
-"""
-_RELEASE: Final = """
-    UPDATE market_data_quarantine SET released_at = now() WHERE id = ANY(%s) AND released_at IS NULL
+_SOURCES: Final = """
+    SELECT source, count(*), min("timestamp"), max("timestamp") FROM market_data
+    WHERE exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s
+      AND "timestamp" >= %(start)s AND "timestamp" < %(end)s
+    GROUP BY source ORDER BY min("timestamp"), source
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreReport:
-    """What became of stored candles: new rows, rows that were there already, rows with other values than before."""
+    """What became of the candles that were to be stored.
+
+    Attributes
+    ----------
+    inserted, unchanged, restated : int
+        Candles that are new, that were stored already, and whose stored values were others before.
+    set_aside : int
+        Candles that were left out because a person has set them aside.
+    made_stale : int
+        Trained configurations whose candles are no longer those that are stored, since now.
+    """
 
     inserted: int
     unchanged: int
     restated: int
+    set_aside: int = 0
+    made_stale: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,26 +166,13 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefusedRow:
-    """A row that breaks the data contract, as it came: ``row_number`` within its source, counted from 0."""
+class SourceShare:
+    """How many candles came from a source; ``first_ms`` and ``last_ms`` are open times in UTC milliseconds."""
 
-    row_number: int
-    raw: Mapping[str, object]
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuarantinedRow:
-    """A refused row in quarantine. Numbers that JSON does not know (NaN, infinity) are text in ``raw``."""
-
-    id: int
-    series: SeriesKey
     source: str
-    row_number: int
-    raw: dict[str, object]
-    reason: str
-    at: datetime
-    released_at: datetime | None
+    n_candles: int
+    first_ms: int
+    last_ms: int
 
 
 def store_candles(database: Database, series: SeriesKey, candles: Candles, source: str) -> StoreReport:
@@ -156,7 +180,8 @@ def store_candles(database: Database, series: SeriesKey, candles: Candles, sourc
 
     Storing the same candles again changes nothing, however many writers do it at once. Where a candle's values differ
     from the stored ones, the former go to ``market_data_revisions`` and the new ones become current. A candle that was
-    filled forward never takes the place of a traded one.
+    filled forward never takes the place of a traded one, and one that a person has set aside stays out. Configurations
+    that were trained on a span in which candles change by this are stale from then on.
 
     Raises
     ------
@@ -165,25 +190,43 @@ def store_candles(database: Database, series: SeriesKey, candles: Candles, sourc
     DatabaseError
         If the database cannot be used; nothing is half-written.
     """
+    return database.run(lambda connection: store_within(connection, series, candles, source))
+
+
+def store_within(connection: Connection, series: SeriesKey, candles: Candles, source: str) -> StoreReport:
+    """Do what :func:`store_candles` does, in the caller's transaction."""
     if candles.timeframe != series.timeframe:
         raise InvalidInputError(f"{series}: expected candles of {series.timeframe}, found {candles.timeframe}.")
-    names = {**_names(series), "source": source}
+    if not len(candles):
+        return StoreReport(inserted=0, unchanged=0, restated=0)
+    first, last = (time_of(int(candles.open_time_ms[bar])) for bar in (0, -1))
+    names = {**names_of(series), "source": source, "first": first, "last": last}
+    lock_candles(connection, series)
+    connection.execute(_STAGE)
+    with connection.cursor().copy(_FILL_STAGE) as copy:
+        copy.write(_HEADER)
+        for start in range(0, len(candles), _ROWS_PER_WRITE):
+            copy.write(_encoded(candles, start, start + _ROWS_PER_WRITE))
+        copy.write(_TRAILER)
+    connection.execute(_ANALYZE_STAGE)
+    set_aside = connection.execute(_DROP_SET_ASIDE, names).rowcount
+    unchanged = connection.execute(_DROP_UNCHANGED, names).rowcount
+    made_stale = mark_stale(connection, series, _RESTATED, names, f"restated by {source}")
+    made_stale += mark_stale(connection, series, _ADDED, names, f"added by {source}")
+    restated = connection.execute(_KEEP_FORMER, names).rowcount
+    written = connection.execute(_STORE, names).rowcount
+    return StoreReport(
+        inserted=written - restated,
+        unchanged=unchanged,
+        restated=restated,
+        set_aside=set_aside,
+        made_stale=made_stale,
+    )
 
-    def store(connection: Connection) -> StoreReport:
-        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"candles {series}",))
-        connection.execute(_STAGE)
-        with connection.cursor().copy(_FILL_STAGE) as copy:
-            copy.write(_HEADER)
-            for start in range(0, len(candles), _ROWS_PER_WRITE):
-                copy.write(_encoded(candles, start, start + _ROWS_PER_WRITE))
-            copy.write(_TRAILER)
-        connection.execute("ANALYZE staged")
-        unchanged = connection.execute(_DROP_UNCHANGED, names).rowcount
-        restated = connection.execute(_KEEP_FORMER, names).rowcount
-        written = connection.execute(_STORE, names).rowcount
-        return StoreReport(inserted=written - restated, unchanged=unchanged, restated=restated)
 
-    return database.run(store)
+def lock_candles(connection: Connection, series: SeriesKey) -> None:
+    """Let one transaction at a time change the candles of ``series``, until it ends."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"candles {series}",))
 
 
 def load_candles(
@@ -193,16 +236,43 @@ def load_candles(
 
     They are as the source gave them: gaps are not filled. ``None`` leaves that side open.
     """
-    bounds = {
-        "start": "-infinity" if start_ms is None else _time(start_ms),
-        "end": "infinity" if end_ms is None else _time(end_ms),
-    }
 
-    def load(connection: Connection) -> bytes:
-        with connection.cursor().copy(_LOAD, {**_names(series), **bounds}) as copy:
-            return b"".join(copy)
+    def load(connection: Connection) -> Candles:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # several reads, one state of the table
+        return load_within(connection, series, start_ms, end_ms)
 
-    return _decoded(series, database.run(load))
+    return database.run(load)
+
+
+def load_within(
+    connection: Connection, series: SeriesKey, start_ms: int | None = None, end_ms: int | None = None
+) -> Candles:
+    """Do what :func:`load_candles` does, in the caller's transaction."""
+    values = {**names_of(series), **_bounds(start_ms, end_ms), "n_rows": _ROWS_PER_READ}
+    parts: list[bytes] = []
+    n = _ROWS_PER_READ
+    while n == _ROWS_PER_READ:
+        row = connection.execute(_LOAD, values, binary=True).fetchone()
+        assert row is not None
+        n, last, packed = row
+        if n:
+            parts.append(packed)
+            values["start"] = last + timedelta(microseconds=1)
+    return _decoded(series, parts)
+
+
+def sources_of(
+    database: Database, series: SeriesKey, start_ms: int | None = None, end_ms: int | None = None
+) -> list[SourceShare]:
+    """Return which sources the candles of ``series`` with open times in ``[start_ms, end_ms)`` came from.
+
+    They are in the order of their first candle. ``None`` leaves that side open.
+    """
+    values = {**names_of(series), **_bounds(start_ms, end_ms)}
+    return [
+        SourceShare(source=row[0], n_candles=row[1], first_ms=milliseconds_of(row[2]), last_ms=milliseconds_of(row[3]))
+        for row in database.run(lambda connection: connection.execute(_SOURCES, values).fetchall())
+    ]
 
 
 def coverage(database: Database) -> list[Coverage]:
@@ -215,77 +285,24 @@ def coverage_of(database: Database, series: SeriesKey) -> Coverage | None:
     return next(iter(_coverage(database, series)), None)
 
 
-def quarantine(database: Database, series: SeriesKey, rows: Iterable[RefusedRow], source: str) -> int:
-    """Set ``rows`` of ``source`` aside and return how many of them were not in quarantine yet."""
-    values = [
-        {
-            **_names(series),
-            "source": source,
-            "row_number": row.row_number,
-            "raw": jsonb({storable_text(name): _raw(value) for name, value in row.raw.items()}, "A quarantined row"),
-            "reason": storable_text(row.reason),
-        }
-        for row in rows
-    ]
-
-    def insert(connection: Connection) -> int:
-        with connection.cursor() as cursor:
-            cursor.executemany(_QUARANTINE, values)
-            return cursor.rowcount
-
-    return database.run(insert) if values else 0
-
-
-def quarantined(
-    database: Database, series: SeriesKey | None = None, *, include_released: bool = False, limit: int = 1000
-) -> list[QuarantinedRow]:
-    """Return up to ``limit`` rows in quarantine, of ``series`` or of all, in the order of their arrival."""
-    values = {**_names(series), "include_released": include_released, "limit": limit}
-    return [
-        QuarantinedRow(
-            id=row[0],
-            series=SeriesKey.of(*row[1:4]),
-            source=row[4],
-            row_number=row[5],
-            raw=row[6],
-            reason=row[7],
-            at=row[8],
-            released_at=row[9],
-        )
-        for row in database.run(lambda connection: connection.execute(_QUARANTINED, values).fetchall())
-    ]
-
-
-def release_quarantined(database: Database, ids: Sequence[int]) -> int:
-    """Mark rows as needing no more attention and return for how many that is new."""
-    return database.run(lambda connection: connection.execute(_RELEASE, (list(ids),)).rowcount)
-
-
 def _coverage(database: Database, series: SeriesKey | None) -> list[Coverage]:
     return [
         Coverage(
             series=SeriesKey.of(*row[:3]),
-            first_ms=_milliseconds(row[3]),
-            last_ms=_milliseconds(row[4]),
+            first_ms=milliseconds_of(row[3]),
+            last_ms=milliseconds_of(row[4]),
             n_candles=row[5],
             sources=tuple(row[6]),
         )
-        for row in database.run(lambda connection: connection.execute(_COVERAGE, _names(series)).fetchall())
+        for row in database.run(lambda connection: connection.execute(_COVERAGE, names_of(series)).fetchall())
     ]
 
 
-def _names(series: SeriesKey | None) -> dict[str, str | None]:
-    if series is None:
-        return {"exchange": None, "pair": None, "timeframe": None}
-    return {"exchange": series.exchange, "pair": series.pair, "timeframe": str(series.timeframe)}
-
-
-def _time(ms: int) -> datetime:
-    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=ms)
-
-
-def _milliseconds(at: datetime) -> int:
-    return (at - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
+def _bounds(start_ms: int | None, end_ms: int | None) -> dict[str, datetime | str]:
+    return {
+        "start": "-infinity" if start_ms is None else time_of(start_ms),
+        "end": "infinity" if end_ms is None else time_of(end_ms),
+    }
 
 
 def _encoded(candles: Candles, start: int, stop: int) -> bytes:
@@ -302,9 +319,8 @@ def _encoded(candles: Candles, start: int, stop: int) -> bytes:
     return rows.tobytes()
 
 
-def _decoded(series: SeriesKey, stream: bytes) -> Candles:
-    assert stream.startswith(_HEADER)
-    rows = np.frombuffer(stream[len(_HEADER) : -len(_TRAILER)], dtype=_ROW)
+def _decoded(series: SeriesKey, parts: list[bytes]) -> Candles:
+    rows = np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), dtype=_LOADED_ROW)
     return Candles.from_arrays(
         series.timeframe,
         rows["timestamp"].astype(np.int64) // 1000 + _POSTGRES_EPOCH_MS,
@@ -315,11 +331,3 @@ def _decoded(series: SeriesKey, stream: bytes) -> Candles:
         rows["volume"],
         rows["is_filled"],
     )
-
-
-def _raw(value: object) -> object:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    return storable_text(str(value))

@@ -9,8 +9,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from tradepulse_pipeline.database.candles import load_within, milliseconds_of
 from tradepulse_pipeline.database.connection import Database, jsonb
 from tradepulse_pipeline.errors import InvalidInputError
+from tradepulse_pipeline.market.series import SeriesKey
+from tradepulse_pipeline.market.sources.times import iso_utc
 
 if TYPE_CHECKING:
     from psycopg import sql
@@ -23,6 +26,9 @@ _INSERT_TRANSITION: Final = """
     INSERT INTO lifecycle_transitions (configuration_id, from_stage, to_stage, reason, figures)
     VALUES (%s, NULL, %s, %s, %s)
 """
+_MARK_OUTDATED: Final = """
+    UPDATE trained_configurations SET stale_at = now(), stale_reason = %s WHERE id = %s AND stale_at IS NULL
+"""
 _TRANSITIONS: Final = """
     SELECT configuration_id, from_stage, to_stage, reason, figures, at FROM lifecycle_transitions
     WHERE configuration_id = %s ORDER BY id
@@ -34,8 +40,9 @@ class ConfigurationRow:
     """One trained configuration, field by field as the table has it.
 
     Figures are out-of-sample, rates are fractions, None is 'not measured' or 'undefined'. ``data_start`` is the open
-    time of the first candle that was trained on and ``data_end`` the close time of the last. The database assigns
-    ``version``, ``is_active`` and ``created_at``.
+    time of the first candle that was trained on and ``data_end`` the close time of the last; ``data_warnings`` are
+    sentences about them. The database assigns ``version``, ``is_active`` and ``created_at``, and the rest when candles
+    in that span change: ``stale_reason`` tells the first change, ``stale_candles`` counts all.
     """
 
     id: UUID
@@ -71,6 +78,7 @@ class ConfigurationRow:
     windows: Sequence[Mapping[str, Any]]
     template: Mapping[str, Any]
 
+    data_warnings: Sequence[str]
     data_fingerprint: str
     data_start: datetime
     data_end: datetime
@@ -86,6 +94,9 @@ class ConfigurationRow:
     version: int | None = None
     is_active: bool | None = None
     created_at: datetime | None = None
+    stale_at: datetime | None = None
+    stale_reason: str | None = None
+    stale_candles: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +111,15 @@ class Transition:
     at: datetime
 
 
-_ASSIGNED: Final = ("version", "is_active", "created_at")
+#: What the database assigns.
+ASSIGNED: Final = ("version", "is_active", "created_at", "stale_at", "stale_reason", "stale_candles")
 _DOCUMENTS: Final = (
     "parameters",
     "in_sample_metrics",
     "out_of_sample_metrics",
     "windows",
     "template",
+    "data_warnings",
     "dependency_versions",
     "settings",
 )
@@ -134,7 +147,7 @@ def insert_configuration(
     """
     from psycopg import sql
 
-    names = [field.name for field in fields(ConfigurationRow) if field.name not in _ASSIGNED]
+    names = [field.name for field in fields(ConfigurationRow) if field.name not in ASSIGNED]
     values = {name: getattr(configuration, name) for name in names}
     values |= {name: jsonb(values[name], f"{name} of configuration {configuration.id}") for name in _DOCUMENTS}
     same_series = sql.SQL(" AND ").join(
@@ -160,7 +173,23 @@ def insert_configuration(
     connection.execute(
         _INSERT_TRANSITION, (configuration.id, stage, reason, jsonb(figures, "The figures behind a lifecycle stage"))
     )
-    return _select(connection, sql.SQL("id = %(id)s"), {"id": configuration.id}, limit=1)[0]
+    return _by_id(connection, configuration.id)
+
+
+def mark_if_outdated(connection: Connection, configuration: ConfigurationRow) -> ConfigurationRow:
+    """Mark a configuration stale if the stored candles are no longer those that it was trained on, and return it.
+
+    For the transaction that stores it: what changes later is marked by who changes it. Take the lock of the series'
+    candles before anything else in that transaction.
+    """
+    series = SeriesKey.of(configuration.exchange, configuration.pair, configuration.timeframe)
+    span = (milliseconds_of(configuration.data_start), milliseconds_of(configuration.data_end))
+    now_stored = load_within(connection, series, *span).filled_forward()
+    if configuration.stale_at is not None or now_stored.fingerprint() == configuration.data_fingerprint:
+        return configuration
+    reason = f"the candles from {iso_utc(span[0])} to {iso_utc(span[1])} changed while it was trained"
+    connection.execute(_MARK_OUTDATED, (reason, configuration.id))
+    return _by_id(connection, configuration.id)
 
 
 def get(database: Database, identifier: UUID | str) -> ConfigurationRow:
@@ -231,6 +260,12 @@ def transitions(database: Database, configuration_id: UUID) -> list[Transition]:
         )
 
     return database.run(select)
+
+
+def _by_id(connection: Connection, configuration_id: UUID) -> ConfigurationRow:
+    from psycopg import sql
+
+    return _select(connection, sql.SQL("id = %(id)s"), {"id": configuration_id}, limit=1)[0]
 
 
 def _select(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ BoolArray = NDArray[np.bool_]
 
 #: Bars, days and rows as small integers, to keep tables of them in the cache.
 IndexArray = NDArray[np.int32]
+
+_Rows = slice | IntArray
 
 #: Gaps of up to this many candles are filled forward wherever candles are read for a backtest or a training.
 MAX_FILL: Final = 3
@@ -87,6 +90,18 @@ class Candles:
             np.ascontiguousarray(filled, dtype=np.bool_),
         )
 
+    @classmethod
+    def joined(cls, timeframe: Timeframe, parts: Sequence[Candles]) -> Self:
+        """Return the candles of all parts in time order; of several that open at one time the first part's holds."""
+
+        def column(name: str, kind: type[np.generic]) -> NDArray[Any]:
+            return np.concatenate([np.empty(0, dtype=kind), *(getattr(part, name) for part in parts)])
+
+        times, first = np.unique(column("open_time_ms", np.int64), return_index=True)
+        open_, high, low, close, volume = (column(name, np.float64)[first] for name in PRICE_COLUMNS)
+        filled = column("is_filled", np.bool_)[first]
+        return cls.from_arrays(timeframe, times, open_, high, low, close, volume, filled)
+
     def __len__(self) -> int:
         return len(self.open_time_ms)
 
@@ -97,23 +112,29 @@ class Candles:
 
     def slice(self, start: int, stop: int) -> Self:
         """Return the candles of the half-open range of bars ``[start, stop)``."""
-        part = slice(start, stop)
-        return type(self)(
-            self.timeframe,
-            self.open_time_ms[part],
-            self.open[part],
-            self.high[part],
-            self.low[part],
-            self.close[part],
-            self.volume[part],
-            self.is_filled[part],
-        )
+        return self._taken(slice(start, stop))
 
     def between(self, start_ms: int | None, end_ms: int | None) -> Self:
         """Return the candles whose open time lies in ``[start_ms, end_ms)``; ``None`` leaves that side open."""
         first = 0 if start_ms is None else int(np.searchsorted(self.open_time_ms, start_ms))
         last = len(self) if end_ms is None else int(np.searchsorted(self.open_time_ms, end_ms))
         return self.slice(first, max(first, last))
+
+    def at(self, open_time_ms: IntArray) -> Self:
+        """Return the candles that open at these times, as far as they are there."""
+        return self._taken(np.flatnonzero(np.isin(self.open_time_ms, open_time_ms)))
+
+    def _taken(self, index: _Rows) -> Self:
+        return type(self)(
+            self.timeframe,
+            self.open_time_ms[index],
+            self.open[index],
+            self.high[index],
+            self.low[index],
+            self.close[index],
+            self.volume[index],
+            self.is_filled[index],
+        )
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of timeframe and all columns: equal candles, equal fingerprint, to the bit."""

@@ -99,6 +99,22 @@ class Market:
             )
         return cls(exchange.strip().lower(), parts[0], parts[1])
 
+    @classmethod
+    def parse_key(cls, key: str) -> Self:
+        """Read ``kraken:BTC-USD``.
+
+        Raises
+        ------
+        InvalidInputError
+            If the text is not an exchange and a pair joined by ``:``.
+        """
+        exchange, colon, pair = key.partition(":")
+        if not colon:
+            raise InvalidInputError(
+                f"Market {key!r} is not valid: expected 'exchange:BASE-QUOTE', as 'kraken:BTC-USD'."
+            )
+        return cls.parse(exchange, pair)
+
     @property
     def pair(self) -> str:
         """The pair as exchanges and the database spell it: ``BTC/USDT``."""

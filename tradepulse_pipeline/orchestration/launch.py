@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,12 @@ def open_instance(project: Path | None = None) -> Iterator[dg.DagsterInstance]:
     ref = InstanceRef.from_dir(str(project or project_dir()), overrides={"compute_logs": uncaptured})
     with dg.DagsterInstance.from_ref(ref) as instance:
         yield instance
+
+
+def add_partitions(project: Path, keys: Sequence[str]) -> None:
+    """Let series show in the web UI."""
+    with open_instance(project) as instance:
+        instance.add_dynamic_partitions(SERIES_DIMENSION, keys)
 
 
 def run_training(

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -121,6 +122,30 @@ def test_show_prints_the_verdict_and_the_v3_document(run: Run, in_project: Path,
     assert entry["parameters"] == configuration["parameters"]
     assert entry["performance"]["NET_PROFIT"] == configuration["net_profit"]
     assert entry["performance"]["actual_slippage"] is None
+
+
+def test_a_configuration_whose_candles_were_restated_is_called_stale(run: Run, in_project: Path) -> None:
+    arguments = ("--source", "simulated", "--pair", "STALE/USDT", "--timeframe", "1h", *QUICK, "--json")
+    (trained,) = json.loads(run("train", *arguments).stdout)
+    identity, series = trained["configuration"]["id"], SeriesKey.of("simulated", "STALE/USDT", "1h")
+    assert trained["configuration"]["is_stale"] is False
+    assert "stale" not in run("show", identity).stdout.lower().replace("stale-usdt", "")
+    with open_database(load_settings()) as database:
+        last = load_candles(database, series).open_time_ms[-1]
+        level = [np.array([7.0])] * 5
+        restated = Candles.from_arrays(series.timeframe, np.array([last]), *level)
+        assert store_candles(database, series, restated, "a test").made_stale == 1
+    (listed,) = json.loads(run("results", "--pair", "STALE/USDT", "--json").stdout)
+    assert listed["is_stale"] is True
+    assert listed["stale_reason"].endswith("was restated by a test")
+    assert "STALE" in run("results", "--pair", "STALE/USDT").stdout.replace("STALE-USDT", "")
+    (market,) = [one for one in json.loads(run("markets", "--json").stdout) if one["series"] == str(series)]
+    assert [one["is_stale"] for one in market["trained"]] == [True]
+    page = " ".join(run("show", identity).stdout.split())
+    assert f"{listed['stale_reason']}. Candles changed in all: 1. Train again." in page
+    (entry,) = json.loads(run("show", identity, "--json").stdout)["configurations"]
+    assert entry["metadata"]["is_stale"] is True
+    assert entry["metadata"]["stale_reason"] == listed["stale_reason"]
 
 
 def test_no_figure_of_a_configuration_is_cut_at_80_columns(
@@ -260,6 +285,36 @@ def test_import_needs_names_from_options_or_from_the_files_name(run: Run, in_pro
     named = run("import", file, "--exchange", "kraken", "--pair", "ltc/usdt", "--timeframe", "5m")
     assert named.exit_code == 0
     assert "kraken:LTC-USDT:5m" in named.stdout
+
+
+def test_import_builds_candles_from_all_trade_files_together(run: Run, in_project: Path, tmp_path: Path) -> None:
+    second = START_MS // 1000
+    late, early = tmp_path / "q2.csv", tmp_path / "q1.csv"
+    early.write_text(f"{second},90.5,1\n{second},90.25,2\n{second + 301},91,1\n")
+    late.write_text(f"{second + 400},92,0.5\n{second + 1300},93,4\n")
+    names = ("--from-trades", "--exchange", "kraken", "--pair", "BCH/EUR", "--timeframe", "5m")
+    (report,) = json.loads(run("import", late, early, *names, "--json").stdout)
+    assert (report["file"], report["rows"], report["stored"]) == ("q2.csv, q1.csv", 5, 2)
+    assert (report["first"], report["last"]) == ("2025-01-01T00:00:00+00:00", "2025-01-01T00:05:00+00:00")
+    with open_database(load_settings()) as database:
+        candles = load_candles(database, SeriesKey.of("kraken", "BCH/EUR", "5m"))
+    assert candles.open.tolist() == [90.5, 91]
+    assert candles.low.tolist() == [90.25, 91]
+    assert candles.close.tolist() == [90.25, 92]
+    assert candles.volume.tolist() == [3, 1.5]
+    early.write_text(f"{second},90.5,1\n{second + 500},91,1\n")
+    refused = run("import", late, early, *names)
+    assert refused.exit_code == 1
+    assert "they overlap" in refused.stderr
+    assert "2 of 2 files were not imported" in refused.stderr
+
+
+def test_import_says_which_trades_the_files_lack(run: Run, in_project: Path, tmp_path: Path) -> None:
+    file = tmp_path / "kraken_BCH-USD_1m.csv"
+    file.write_text("time,price,amount,id\n" + "".join(f"{START_MS + at * 9_000},9,1,{at}\n" for at in (0, 1, 5, 8, 9)))
+    done = run("import", file, "--from-trades")
+    assert done.exit_code == 0
+    assert "5 trades are missing among the 5 in the files" in done.stderr
 
 
 def test_backtest_runs_on_stored_candles_as_on_their_file(run: Run, in_project: Path, tmp_path: Path) -> None:

@@ -182,6 +182,15 @@ def test_without_a_valid_parameter_set_there_is_no_configuration_and_a_reason():
     assert why_no_configuration(record_of(), SETTINGS) is None
 
 
+def test_warnings_about_the_candles_go_with_the_configuration():
+    warned = build_configuration(BINANCE, STRATEGY, SETTINGS, record_of(), LINEAGE, NOW, ["3 candles are missing."])
+    assert warned.data_warnings == ("3 candles are missing.",)
+    metadata = warned.template["configurations"][0]["metadata"]
+    assert (metadata["data_warnings"], metadata["is_stale"], metadata["stale_reason"]) == (
+        ["3 candles are missing."], False, None,
+    )  # fmt: skip
+
+
 def test_a_repetition_compares_equal_after_json():
     stored, repeated = built(), built(now=NOW + timedelta(days=1))
     read = replace(
@@ -198,7 +207,7 @@ def test_a_repetition_compares_equal_after_json():
 SECTIONS = {
     "id": None,
     "status": None,
-    "metadata": "model_version discovery_date engine_hash runtime_env",
+    "metadata": "model_version discovery_date engine_hash runtime_env data_warnings is_stale stale_reason",
     "context": "pair exchange timeframe",
     "parameters": " ".join(p.name for p in STRATEGY.parameters),
     "performance": "gross_WR avg_win avg_loss exchange_fees est_slippage actual_slippage NET_PROFIT sample_size",

@@ -15,11 +15,15 @@ from tradepulse_pipeline.database.migrations import migrate
 from tradepulse_pipeline.database.server import database_url, stop_embedded
 
 TABLES = (
+    "absent_candles",
     "lifecycle_transitions",
     "market_data",
+    "market_data_confirmed",
     "market_data_quarantine",
     "market_data_revisions",
+    "request_turns",
     "searches",
+    "source_deviations",
     "trained_configurations",
     "training_job_series",
     "training_jobs",

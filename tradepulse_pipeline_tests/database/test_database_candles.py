@@ -13,15 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tradepulse_pipeline.database import candles as module
 from tradepulse_pipeline.database.candles import (
-    RefusedRow,
+    SourceShare,
     StoreReport,
     coverage,
     coverage_of,
     load_candles,
-    quarantine,
-    quarantined,
-    release_quarantined,
+    sources_of,
     store_candles,
 )
 from tradepulse_pipeline.database.connection import Database
@@ -71,6 +70,32 @@ def test_a_large_import_is_written_in_parts_and_whole(database: Database, monkey
     monkeypatch.setattr("tradepulse_pipeline.database.candles._ROWS_PER_WRITE", 7)
     store_candles(database, SERIES, make(100), "file")
     assert load_candles(database, SERIES).fingerprint() == make(100).fingerprint()
+
+
+@pytest.mark.parametrize("n_rows", [1, 7, 50, 100, 101])
+def test_a_long_series_is_read_in_parts_and_whole(
+    database: Database, monkeypatch: pytest.MonkeyPatch, n_rows: int
+) -> None:
+    monkeypatch.setattr("tradepulse_pipeline.database.candles._ROWS_PER_READ", n_rows)
+    store_candles(database, SERIES, make(100), "file")
+    assert load_candles(database, SERIES).fingerprint() == make(100).fingerprint()
+    part = load_candles(database, SERIES, DAY_ONE + STEP, DAY_ONE + 51 * STEP)
+    assert part.fingerprint() == make(100).slice(1, 51).fingerprint()
+
+
+def test_a_series_that_is_read_in_parts_is_that_of_one_moment(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_candles(database, SERIES, make(20), "file")
+    load_within = module.load_within
+
+    def load_after_another_writer(connection: Any, *arguments: Any) -> Candles:
+        connection.execute("SELECT 1")  # the moment is that of the first statement
+        store_candles(database, SERIES, make(20, price=7.0), "exchange")
+        return load_within(connection, *arguments)
+
+    monkeypatch.setattr(module, "load_within", load_after_another_writer)
+    assert load_candles(database, SERIES).fingerprint() == make(20).fingerprint()
 
 
 def test_storing_again_changes_nothing(database: Database) -> None:
@@ -181,6 +206,13 @@ module.store_candles(Database(sys.argv[1]), series, candles, "file")
         {"volume": -1},
         {"timestamp": "2024-01-01 00:01Z"},
         {"timestamp": "2024-01-01 00:00:00.5Z"},
+        {"timestamp": "infinity"},
+        {"volume": "-Infinity"},
+        {"open": 3.5},
+        {"close": 0.5},
+        {"close": -1, "low": -1},
+        {"open": "-Infinity", "low": "-Infinity"},
+        {"high": "Infinity", "open": "Infinity"},
     ],
 )
 def test_the_database_itself_refuses_bad_candles(database: Database, broken: dict[str, Any]) -> None:
@@ -193,6 +225,20 @@ def test_the_database_itself_refuses_bad_candles(database: Database, broken: dic
         connection.execute(query, good)
     with pytest.raises(psycopg.errors.CheckViolation), database.connection() as connection:
         connection.execute(query, {**good, "timestamp": "2024-01-02Z", **broken})
+
+
+@pytest.mark.parametrize("column", ["timestamp", "open", "high", "low", "close", "volume", "is_filled", "source"])
+def test_the_database_itself_refuses_candles_with_a_hole(database: Database, column: str) -> None:
+    store_candles(database, SERIES, make(1), "file")
+    with pytest.raises(psycopg.errors.NotNullViolation), database.connection() as connection:
+        connection.execute(f'UPDATE market_data SET "{column}" = NULL'.encode())
+
+
+@pytest.mark.parametrize("timeframe", TIMEFRAMES)
+def test_every_timeframe_has_its_grid_in_the_database(database: Database, timeframe: str) -> None:
+    store_candles(database, SeriesKey.of("binance", "BTC/USDT", timeframe), make(1, timeframe=timeframe), "file")
+    with pytest.raises(psycopg.errors.CheckViolation), database.connection() as connection:
+        connection.execute('UPDATE market_data SET "timestamp" = "timestamp" + interval \'30 seconds\'')
 
 
 @pytest.mark.parametrize("timeframe", TIMEFRAMES)
@@ -215,42 +261,22 @@ def test_coverage_tells_what_is_stored(database: Database) -> None:
     assert second.n_candles == 2
 
 
-def test_quarantined_rows_are_kept_as_they_came_and_once(database: Database) -> None:
-    rows = [
-        RefusedRow(row_number=7, raw={"open": float("nan"), "high": np.float64(2.5)}, reason="Not finite"),
-        RefusedRow(row_number=8, raw={"volume": -1, "note": "a\0b", "at": None}, reason="Negative volume"),
-    ]
-    assert quarantine(database, SERIES, rows, "file a.csv") == 2
-    assert quarantine(database, SERIES, rows, "file a.csv") == 0
-    assert quarantine(database, SERIES, [], "file a.csv") == 0
-    first, second = quarantined(database, SERIES)
-    assert (first.row_number, first.raw, first.reason) == (7, {"open": "nan", "high": 2.5}, "Not finite")
-    assert second.raw == {"volume": -1, "note": "a\N{REPLACEMENT CHARACTER}b", "at": None}
-    assert (second.series, second.source, second.released_at) == (SERIES, "file a.csv", None)
-    assert quarantined(database, SeriesKey.parse("kraken:BTC-USDT:5m")) == []
-
-
-def test_released_rows_need_no_more_attention(database: Database) -> None:
-    quarantine(database, SERIES, [RefusedRow(row_number=i, raw={}, reason="r") for i in range(3)], "file")
-    first = quarantined(database)[0]
-    assert release_quarantined(database, [first.id]) == 1
-    assert release_quarantined(database, [first.id]) == 0
-    assert [row.row_number for row in quarantined(database)] == [1, 2]
-    assert len(quarantined(database, include_released=True)) == 3
+def test_the_sources_of_a_span_are_counted(database: Database) -> None:
+    store_candles(database, SERIES, make(10), "archive")
+    store_candles(database, SERIES, make(30), "binance")
+    archive, binance = sources_of(database, SERIES)
+    assert archive == SourceShare(source="archive", n_candles=10, first_ms=DAY_ONE, last_ms=DAY_ONE + 9 * STEP)
+    assert binance == SourceShare(
+        source="binance", n_candles=20, first_ms=DAY_ONE + 10 * STEP, last_ms=DAY_ONE + 29 * STEP
+    )
+    assert [one.n_candles for one in sources_of(database, SERIES, DAY_ONE + 8 * STEP, DAY_ONE + 11 * STEP)] == [2, 1]
+    assert sources_of(database, SeriesKey.parse("kraken:BTC-USDT:5m")) == []
 
 
 @pytest.mark.parametrize("text", ["'); DROP TABLE market_data; --", "%s %(source)s {} $1", 'a"b\\'])
-def test_metacharacters_in_texts_are_inert(database: Database, text: str) -> None:
+def test_metacharacters_in_a_source_are_inert(database: Database, text: str) -> None:
     store_candles(database, SERIES, make(1), text)
-    quarantine(database, SERIES, [RefusedRow(row_number=0, raw={text: text}, reason=text)], text)
     covered = coverage_of(database, SERIES)
     assert covered is not None
     assert covered.sources == (text,)
-    row = quarantined(database)[0]
-    assert (row.source, row.raw, row.reason) == (text, {text: text}, text)
-
-
-def test_characters_that_postgresql_refuses_are_replaced_in_quarantine(database: Database) -> None:
-    quarantine(database, SERIES, [RefusedRow(row_number=0, raw={"a\0": "\ud800"}, reason="\0")], "file")
-    row = quarantined(database)[0]
-    assert (row.raw, row.reason) == ({"a\N{REPLACEMENT CHARACTER}": "?"}, "\N{REPLACEMENT CHARACTER}")
+    assert [one.source for one in sources_of(database, SERIES)] == [text]

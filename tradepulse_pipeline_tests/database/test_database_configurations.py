@@ -56,6 +56,7 @@ def make(job_id: UUID, **fields: Any) -> ConfigurationRow:
         "timeframe": "5m", "lifecycle_stage": "PAPER", "is_simulated": False, **dict.fromkeys(FIGURES, 0.1),
         "sample_size": 40, "parameters": {"pierce_depth": 0.001}, "in_sample_metrics": {"net_profit": 1.0},
         "out_of_sample_metrics": {"net_profit": -1.0}, "windows": [{"index": 0}], "template": {"pair": "BTC/USDT"},
+        "data_warnings": ["3 candles are missing."],
         "data_fingerprint": "f00", "data_start": datetime(2024, 1, 1, tzinfo=UTC),
         "data_end": datetime(2025, 1, 1, tzinfo=UTC), "code_version": "1", "engine_hash": "e", "seed": 7,
         "dependency_versions": {"numpy": "2"}, "optimizer": "random", "settings": {"side": "long"}, "n_trials": 1000,
@@ -79,6 +80,7 @@ def test_a_configuration_comes_back_as_it_was_stored(
     stored = store(database, given)
     assert get(database, given.id) == stored
     assert replace(stored, version=None, is_active=None, created_at=None) == given
+    assert (stored.stale_at, stored.stale_reason, stored.stale_candles) == (None, None, 0)
 
 
 def test_a_new_version_supersedes_the_former_which_stays(database: Database, job_id: UUID) -> None:
@@ -172,11 +174,14 @@ def test_configurations_are_filtered(database: Database, job_id: UUID) -> None:
         "TRUNCATE trained_configurations CASCADE",
         "UPDATE trained_configurations SET net_profit = 1e6",
         "UPDATE trained_configurations SET parameters = '{}', is_active = false",
+        "UPDATE trained_configurations SET data_warnings = '[]'",
+        "UPDATE trained_configurations SET stale_at = now()",
     ],
 )
 def test_history_cannot_be_rewritten(database: Database, job_id: UUID, statement: str) -> None:
     stored = store(database, make(job_id))
-    with pytest.raises(psycopg.errors.RestrictViolation), database.connection() as connection:
+    refused = (psycopg.errors.RestrictViolation, psycopg.errors.CheckViolation)
+    with pytest.raises(refused), database.connection() as connection:
         connection.execute(statement.encode())
     assert get(database, stored.id) == stored
     assert len(transitions(database, stored.id)) == 1

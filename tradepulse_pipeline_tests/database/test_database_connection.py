@@ -18,8 +18,9 @@ import psycopg
 import pytest
 
 from tradepulse_pipeline.database import training_jobs
-from tradepulse_pipeline.database.candles import coverage_of, store_candles
+from tradepulse_pipeline.database.candles import coverage_of, load_candles, store_candles
 from tradepulse_pipeline.database.connection import Database, finite_or_none, jsonb, redacted
+from tradepulse_pipeline.database.quarantine import quarantined, release, set_aside
 from tradepulse_pipeline.database.server import database_url, stop_embedded
 from tradepulse_pipeline.errors import DatabaseError, InvalidInputError
 from tradepulse_pipeline.market.candles import Candles
@@ -246,6 +247,23 @@ def test_a_lost_reply_to_commit_leaves_each_candle_once(database: Database) -> N
         assert connection.execute("SELECT count(*) FROM market_data_revisions").fetchone() == (0,)
 
 
+def test_a_lost_reply_to_commit_sets_a_candle_aside_once(database: Database) -> None:
+    prices = np.full(100, 2.0)
+    candles = Candles.from_arrays(SERIES.timeframe, np.arange(100) * 300_000, *[prices] * 5)
+    store_candles(database, SERIES, candles, "file")
+    with losing_a_commit(database.url) as (proxy, shaky):
+        set_aside(shaky, SERIES, 300_000, "wrong")
+        assert proxy.swallowed == 1
+    (row,) = quarantined(database)
+    with losing_a_commit(database.url) as (proxy, shaky):
+        release(shaky, row.id)
+        assert proxy.swallowed == 1
+    assert quarantined(database) == []
+    assert load_candles(database, SERIES).fingerprint() == candles.fingerprint()
+    with database.connection() as connection:
+        assert connection.execute("SELECT count(*) FROM market_data_revisions").fetchone() == (0,)
+
+
 def test_it_can_be_used_again_after_closing(database: Database) -> None:
     for _ in range(2):
         assert database.run(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
@@ -279,7 +297,18 @@ def test_what_json_does_not_know_is_refused_by_name(value: object) -> None:
 
 
 def test_importing_the_database_loads_no_driver() -> None:
-    modules = ("server", "connection", "migrations", "candles", "training_jobs", "configurations", "trials")
+    modules = (
+        "server",
+        "connection",
+        "migrations",
+        "candles",
+        "training_jobs",
+        "configurations",
+        "trials",
+        "quarantine",
+        "staleness",
+        "pace",
+    )
     imports = "; ".join(f"import tradepulse_pipeline.database.{name}" for name in modules)
     check = "import sys; print([m for m in ('psycopg', 'psycopg_pool', 'polars', 'dagster') if m in sys.modules])"
     environment = {**os.environ, "PYTHONWARNINGS": "error"}

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from tradepulse_pipeline.database.configurations import list_configurations
 from tradepulse_pipeline.database.connection import Database
 from tradepulse_pipeline.database.migrations import MIGRATIONS, ensure_schemas, migrate
+from tradepulse_pipeline.database.quarantine import quarantined, set_aside
 from tradepulse_pipeline.errors import DatabaseError
+from tradepulse_pipeline.market.series import SeriesKey
 
 
 @pytest.fixture
@@ -34,8 +39,10 @@ def test_the_projects_migrations_make_the_tables_and_running_them_again_changes_
     assert tables(fresh) == [
         "lifecycle_transitions",
         "market_data",
+        "market_data_confirmed",
         "market_data_quarantine",
         "market_data_revisions",
+        "request_turns",
         "schema_migrations",
         "searches",
         "trained_configurations",
@@ -44,6 +51,36 @@ def test_the_projects_migrations_make_the_tables_and_running_them_again_changes_
         "trials",
     ]
     assert migrate(fresh) == []
+
+
+def test_candles_and_decisions_from_before_the_quarantine_grew_are_kept(fresh: Database, tmp_path: Path) -> None:
+    for path in sorted(MIGRATIONS.glob("*.sql"))[:5]:
+        shutil.copy(path, tmp_path)
+    migrate(fresh, tmp_path)
+    rows = """
+        INSERT INTO market_data (exchange, pair, timeframe, "timestamp", open, high, low, close, volume, source)
+        VALUES ('binance', 'BTC/USDT', '5m', '2024-01-01Z', 2, 3, 1, 2, 0, 'file');
+        INSERT INTO market_data_quarantine (exchange, pair, timeframe, source, row_number, raw, reason, released_at)
+        VALUES ('binance', 'BTC/USDT', '5m', 'file', 0, '{"timestamp": 1704067200000}', 'odd', '2024-02-01Z'),
+               ('binance', 'BTC/USDT', '5m', 'file', 1, '{}', 'odd', NULL);
+        INSERT INTO training_jobs (id, user_id, strategy_name, config, seed, code_version)
+        VALUES ('00000000-0000-4000-8000-000000000001', 'ada', 'S', '{}', 0, '1');
+        INSERT INTO trained_configurations (training_job_id, strategy_name, exchange, pair, timeframe, version,
+            lifecycle_stage, is_simulated, parameters, in_sample_metrics, out_of_sample_metrics, windows, template,
+            data_fingerprint, data_start, data_end, code_version, engine_hash, dependency_versions, seed, optimizer,
+            settings, n_trials, run_id)
+        VALUES ('00000000-0000-4000-8000-000000000001', 'S', 'binance', 'BTC/USDT', '5m', 1, 'PAPER', false, '{}',
+            '{}', '{}', '[]', '{}', 'f00', '2024-01-01Z', '2024-01-02Z', '1', 'e', '{}', 0, 'random', '{}', 1, 'r')
+    """
+    fresh.run(lambda connection: connection.execute(rows.encode()))
+    assert migrate(fresh) == ["006_candles_that_can_be_trusted.sql"]
+    dismissed, waiting = quarantined(fresh, include_decided=True)
+    assert (dismissed.decision, dismissed.decided_at) == ("dismissed", datetime(2024, 2, 1, tzinfo=UTC))
+    assert dismissed.open_time_ms == 1_704_067_200_000
+    assert (waiting.decision, waiting.is_set_aside) == (None, False)
+    (configuration,) = list_configurations(fresh)
+    assert (configuration.data_warnings, configuration.stale_at, configuration.stale_candles) == ([], None, 0)
+    assert set_aside(fresh, SeriesKey.parse("binance:BTC-USDT:5m"), 1_704_067_200_000, "wrong") == 1
 
 
 def test_the_schemas_of_both_tenants_exist(fresh: Database) -> None:

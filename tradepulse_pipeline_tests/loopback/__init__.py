@@ -1,4 +1,4 @@
-"""A stand-in exchange on this machine: Binance's and Kraken's public interfaces, with faults on demand."""
+"""A stand-in exchange on this machine: the public interfaces of six exchanges, with faults on demand."""
 
 from __future__ import annotations
 

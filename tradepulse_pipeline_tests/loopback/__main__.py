@@ -49,6 +49,8 @@ def main() -> None:
     parser.add_argument(
         "--fault", action="append", default=[], help="such as status,status=429,retry_after=2,path=klines"
     )
+    parser.add_argument("--limit", type=int, help="requests a second; more are answered 429")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds that every reply takes")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     arguments = parser.parse_args()
     try:
@@ -56,7 +58,13 @@ def main() -> None:
         faults = [Fault.parse(text) for text in arguments.fault]
     except (TradePulseError, ValueError) as error:
         sys.exit(f"loopback: {error}")
-    with LoopbackExchange(series, faults=faults, port=arguments.port) as exchange:
+    with LoopbackExchange(
+        series,
+        faults=faults,
+        limit_per_second=arguments.limit,
+        latency_s=arguments.latency,
+        port=arguments.port,
+    ) as exchange:
         sys.stdout.write(
             f"{exchange.base_url}\n" + "".join(f"  {key}: {len(one)} candles\n" for key, one in series.items())
         )

@@ -14,6 +14,7 @@ FaultKind = Literal[
     "html",
     "empty_body",
     "other_json",
+    "flipped_byte",
     "drip",
     "empty_page",
     "partial_page",
@@ -21,6 +22,9 @@ FaultKind = Literal[
     "overlapping_page",
     "restated_page",
     "nonsense_page",
+    "edge_page",
+    "hole_page",
+    "stale_page",
 ]
 
 
@@ -28,13 +32,14 @@ FaultKind = Literal[
 class Fault:
     """One thing that goes wrong, for ``times`` requests (None: for good) after ``skip`` good ones.
 
-    It strikes requests whose path contains ``path``. ``status`` and ``retry_after`` belong to the kind 'status',
-    ``location`` to 'redirect', ``seconds`` to 'drip', ``body`` to 'other_json'. The kinds that end in 'page' change the
-    rows of a good reply.
+    It strikes requests whose path contains ``path`` and whose query contains ``query``. ``status`` and ``retry_after``
+    belong to the kind 'status', ``location`` to 'redirect', ``seconds`` to 'drip', ``body`` to 'other_json'. The kinds
+    that end in 'page' change the rows of a good reply.
     """
 
     kind: FaultKind
     path: str = ""
+    query: str = ""
     skip: int = 0
     times: int | None = 1
     status: int = 503
@@ -82,6 +87,12 @@ class Fault:
                 return [row for row in rows for _ in range(2)]
             case "overlapping_page":
                 return [*rows[: len(rows) // 2 + 3], *rows[len(rows) // 2 - 3 :]]
+            case "edge_page":
+                return rows[:-1] if len(rows) > 1 else rows
+            case "stale_page":
+                return rows[:1]
+            case "hole_page":
+                return [*rows[: len(rows) // 2], *rows[len(rows) // 2 + 1 :]]
             case "restated_page":
                 return [[*row[:5], repr(float(row[5]) * 1.5), *row[6:]] for row in rows]
             case _:

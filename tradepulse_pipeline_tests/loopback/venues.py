@@ -126,8 +126,8 @@ class Kraken:
         """Answer to /AssetPairs."""
         return _kraken(
             {
-                _kraken_id(market): {
-                    "altname": _kraken_id(market),
+                kraken_id(market): {
+                    "altname": kraken_id(market),
                     "wsname": f"{_KRAKEN_NAMES.get(market.base, market.base)}/{market.quote}",
                     "aclass_base": "currency",
                     "base": _KRAKEN_ASSETS.get(market.base, market.base),
@@ -153,7 +153,7 @@ class Kraken:
 
     def ohlc(self, query: Query, now_ms: int) -> tuple[int, object, Rows]:
         """Answer to /OHLC: status, the reply and the list in it that holds the rows."""
-        named = {(_kraken_id(key.market), key.timeframe.minutes): value for key, value in self._series.items()}
+        named = {(kraken_id(key.market), key.timeframe.minutes): value for key, value in self._series.items()}
         if query.get("pair") not in {pair for pair, _ in named}:
             return 200, {"error": ["EQuery:Unknown asset pair"]}, []
         candles = named.get((query["pair"], int(query.get("interval", 1))))
@@ -175,7 +175,8 @@ def _kraken(result: object) -> object:
     return {"error": [], "result": result}
 
 
-def _kraken_id(market: Market) -> str:
+def kraken_id(market: Market) -> str:
+    """Return the name by which Kraken's replies call a market."""
     return _KRAKEN_NAMES.get(market.base, market.base) + market.quote
 
 

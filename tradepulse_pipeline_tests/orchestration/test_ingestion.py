@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from tradepulse_pipeline.database.candles import load_candles, quarantined, store_candles
-from tradepulse_pipeline.database.ingestion import Span, ingest, missing_spans, refresh
+from tradepulse_pipeline.database.candles import load_candles, store_candles
+from tradepulse_pipeline.database.ingestion import OVERLAP, RECHECKED, Span, ingest, missing_spans, refresh, without
+from tradepulse_pipeline.database.quarantine import quarantined, set_aside
+from tradepulse_pipeline.database.sources import absent_spans, deviations
 from tradepulse_pipeline.errors import HistoryUnavailableError, InvalidInputError, SourceError, SourceUnreachableError
-from tradepulse_pipeline.market.candles import Candles
+from tradepulse_pipeline.market.candles import PRICE_COLUMNS, Candles
 from tradepulse_pipeline.market.history import HistorySettings
 from tradepulse_pipeline.market.series import MS_PER_DAY, TIMEFRAMES, Market, SeriesKey, Timeframe
 from tradepulse_pipeline.market.sources.base import Offer, Page
@@ -74,11 +76,11 @@ def columns(candles):
 
 def test_the_first_time_everything_is_fetched_and_the_second_time_only_the_last_candle(database, series):
     source, told = RecordedSource(), []
-    first = ingest(database, series, source, *SPAN, told.append)
-    second = ingest(database, series, source, SPAN[0], SPAN[1] + STEP)
+    first = ingest(database, series, [source], *SPAN, told.append)
+    second = ingest(database, series, [source], SPAN[0], SPAN[1] + STEP)
     assert (first.inserted, first.unchanged) == (480, 0)
-    assert (second.inserted, second.unchanged) == (0, 1)
-    assert source.asked == [SPAN, (SPAN[1] - STEP, SPAN[1] + STEP)]
+    assert (second.inserted, second.unchanged) == (0, RECHECKED)
+    assert source.asked == [SPAN, (SPAN[1] - RECHECKED * STEP, SPAN[1] + STEP)]
     assert columns(load_candles(database, series)) == columns(CANDLES)
     assert [progress.done for progress in told] == [*range(24, 481, 24), 480]
     assert {progress.total for progress in told} == {480}
@@ -90,10 +92,10 @@ def test_a_longer_history_and_long_gaps_are_filled_up_the_latest_first(database,
     for part in stored:
         store_candles(database, series, part, "file")
     source = RecordedSource()
-    ingest(database, series, source, *SPAN)
+    ingest(database, series, [source], *SPAN)
     assert source.asked == [
-        (times[399], SPAN[1]),
-        (times[300], times[304]),  # the gap of 3 candles before is filled forward when it is read
+        # It holds the gap of 4 candles as well; that of 3 candles before is filled forward when it is read.
+        (times[400] - RECHECKED * STEP, SPAN[1]),
         (SPAN[0], times[100]),
     ]
     assert len(load_candles(database, series)) == 480 - 3
@@ -103,28 +105,28 @@ def test_gaps_that_the_source_no_longer_knows_are_a_warning_and_the_newest_candl
     for part in (CANDLES.slice(0, 100), CANDLES.slice(200, 300), CANDLES.slice(350, 400)):
         store_candles(database, series, part, "file")
     source = ForgetfulSource()
-    done = ingest(database, series, source, *SPAN)
+    done = ingest(database, series, [source], *SPAN)
     assert len(source.asked) == 2  # what is older than a span that it does not know, it does not know either
     assert done.warnings == (
-        f"recorded gives no candles of {series} from before 2024-01-15T14:00Z: those that are not stored stay missing.",
+        f"recorded gives no candles of {series} from before 2024-01-09T08:00Z: those that are not stored stay missing.",
     )
-    assert len(load_candles(database, series)) == 480 - 50 - 100
+    assert len(load_candles(database, series)) == 480 - 100
 
 
 def test_nothing_but_candles_that_the_source_no_longer_knows_is_an_error(database, series):
     with pytest.raises(HistoryUnavailableError):
-        ingest(database, series, ForgetfulSource(), START, START + 10 * MS_PER_DAY)
+        ingest(database, series, [ForgetfulSource()], START, START + 10 * MS_PER_DAY)
 
 
 def test_what_came_before_a_failure_is_kept_and_the_next_run_goes_on_from_there(database, series):
     failing = RecordedSource(failure=SourceError("500 for good"), pages_before_failure=5)
     with pytest.raises(SourceError, match="500 for good"):
-        ingest(database, series, failing, *SPAN)
+        ingest(database, series, [failing], *SPAN)
     kept = load_candles(database, series)
     assert columns(kept) == columns(CANDLES.slice(0, 120))
     source = RecordedSource()
-    ingest(database, series, source, *SPAN)
-    assert source.asked == [(kept.open_time_ms[-1], SPAN[1])]
+    ingest(database, series, [source], *SPAN)
+    assert source.asked == [(kept.end_ms - RECHECKED * STEP, SPAN[1])]
     assert columns(load_candles(database, series)) == columns(CANDLES)
 
 
@@ -136,20 +138,130 @@ def test_a_restated_candle_is_counted_and_bad_rows_are_set_aside(database, serie
         CANDLES.timeframe, CANDLES.open_time_ms, CANDLES.open, CANDLES.high, CANDLES.low, close, CANDLES.volume
     )
     bad = Rejected(row=3, reason="negative volume", values=(START, 1.0, 1.0, 1.0, 1.0, -1.0))
-    done = ingest(database, series, RecordedSource(candles=restated, rejected=(bad,)), *SPAN)
+    done = ingest(database, series, [RecordedSource(candles=restated, rejected=(bad,))], *SPAN)
     assert (done.inserted, done.restated, done.rejected) == (1, 1, 1)
     assert done.warnings == ("Rows of recorded set aside: 1 negative volume (row 3).",)
     (row,) = quarantined(database, series)
     assert (row.reason, row.row_number, row.raw["volume"]) == ("negative volume", 2, -1.0)
 
 
+def test_a_candle_that_was_set_aside_stays_out_when_it_is_fetched_again(database, series):
+    store_candles(database, series, CANDLES, "file")
+    times = [int(time) for time in CANDLES.open_time_ms[100:110]]
+    for time in times:
+        set_aside(database, series, time, "looks wrong")
+    source = RecordedSource()
+    done = ingest(database, series, [source], *SPAN)
+    assert (times[0], times[-1] + STEP) in source.asked
+    assert (done.inserted, done.set_aside) == (0, 10)
+    assert len(load_candles(database, series)) == 470
+
+
 def test_simulated_candles_follow_their_settings(database):
     series = SeriesKey.of("simulated", "INGEST/USDT", "1h")
-    ingest(database, series, RecordedSource(), *SPAN)
+    ingest(database, series, [RecordedSource()], *SPAN)
     other = simulate(series.market, series.timeframe, *SPAN, SimulatedMarketSettings(edge=5.0, outages_per_year=0))
-    done = ingest(database, series, RecordedSource(candles=other), *SPAN)
+    done = ingest(database, series, [RecordedSource(candles=other)], *SPAN)
     assert done.restated == 480
     assert columns(load_candles(database, series)) == columns(other)
+
+
+def sources_of(database, series):
+    """Return how many stored candles came from which source."""
+    query = "SELECT source, count(*) FROM market_data WHERE pair = %s GROUP BY source ORDER BY source"
+    return dict(database.run(lambda connection: connection.execute(query, (series.pair,)).fetchall()))
+
+
+class TestTheNextSource:
+    def test_gives_what_the_first_one_lacks(self, database, series):
+        late = RecordedSource(candles=CANDLES.slice(300, 480), name="late")
+        other = RecordedSource(name="other")
+        done = ingest(database, series, [late, other], *SPAN)
+        assert columns(load_candles(database, series)) == columns(CANDLES)
+        assert sources_of(database, series) == {"late": 180, "other": 300}
+        assert (done.inserted, done.restated) == (480, 0)
+        assert other.asked == [(SPAN[0], SPAN[0] + (300 + OVERLAP) * STEP)]
+
+    def test_goes_on_where_the_first_one_failed(self, database, series):
+        failing = RecordedSource(failure=SourceError("500 for good."), pages_before_failure=5, name="failing")
+        other = RecordedSource(name="other")
+        done = ingest(database, series, [failing, other], *SPAN)
+        assert columns(load_candles(database, series)) == columns(CANDLES)
+        assert sources_of(database, series) == {"failing": 120, "other": 360}
+        assert done.warnings == ("500 for good. other is asked for what is missing.",)
+
+    def test_is_not_asked_when_nothing_is_missing(self, database, series):
+        other = RecordedSource(name="other")
+        ingest(database, series, [RecordedSource(), other], *SPAN)
+        assert other.asked == []
+
+    def test_is_named_in_the_error_when_it_fails_too(self, database, series):
+        one, other = (
+            RecordedSource(failure=SourceError(f"{n} is down."), pages_before_failure=k, name=n)
+            for n, k in (("a", 2), ("b", 3))
+        )
+        with pytest.raises(SourceError, match=r"a is down\. Then: b is down\."):
+            ingest(database, series, [one, other], *SPAN)
+        assert sources_of(database, series) == {"a": 48, "b": 24}
+
+    def test_is_compared_with_the_first_one_and_changes_nothing_of_it(self, database, series):
+        half = CANDLES.slice(240, 480)
+        dearer = Candles.from_arrays(
+            CANDLES.timeframe,
+            CANDLES.open_time_ms,
+            *(getattr(CANDLES, name) * 1.01 for name in ("open", "high", "low", "close")),
+            CANDLES.volume,
+        )
+        sources = [RecordedSource(candles=half, name="one"), RecordedSource(candles=dearer, name="two")]
+        done = ingest(database, series, sources, *SPAN)
+        assert done.restated == 0
+        assert columns(load_candles(database, series).slice(240, 480)) == columns(half)
+        (found,) = deviations(database, series)
+        assert (found.source, found.against) == ("two", "one")
+        assert found.sentence.startswith("one against two: 50 common candles, 50 differ, by 0.99 % at most")
+        assert done.warnings == (found.sentence,)
+
+
+class TestWhatASourceDoesNotHave:
+    gap = Candles.from_arrays(
+        CANDLES.timeframe,
+        *(np.delete(getattr(CANDLES, name), slice(100, 200)) for name in ("open_time_ms", *PRICE_COLUMNS)),
+    )
+
+    def test_is_asked_for_once(self, database, series):
+        source = RecordedSource(candles=self.gap)
+        ingest(database, series, [source], SPAN[0] - MS_PER_DAY, SPAN[1])
+        source.asked.clear()
+        ingest(database, series, [source], SPAN[0] - MS_PER_DAY, SPAN[1] + STEP)
+        assert source.asked == [(SPAN[1] - RECHECKED * STEP, SPAN[1] + STEP)]
+
+    def test_is_asked_for_again_on_demand(self, database, series):
+        ingest(database, series, [RecordedSource(candles=self.gap)], *SPAN)
+        mended = RecordedSource()
+        ingest(database, series, [mended], *SPAN)
+        assert mended.asked == []
+        done = ingest(database, series, [mended], *SPAN, ask_again=True)
+        assert (mended.asked, done.inserted) == ([SPAN], 100)
+
+    def test_is_asked_of_another_one(self, database, series):
+        ingest(database, series, [RecordedSource(candles=self.gap)], *SPAN)
+        ingest(database, series, [RecordedSource(candles=self.gap), RecordedSource(name="other")], *SPAN)
+        assert columns(load_candles(database, series)) == columns(CANDLES)
+
+    def test_is_not_settled_within_the_latest_day(self, database, series, monkeypatch):
+        monkeypatch.setattr("time.time_ns", lambda: SPAN[1] * 1_000_000)
+        ingest(database, series, [RecordedSource(candles=CANDLES.slice(0, 440))], *SPAN)
+        assert absent_spans(database, series, "recorded") == [(SPAN[0] + 440 * STEP, SPAN[1] - MS_PER_DAY)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_known_spans_taken_out_leave_exactly_the_rest(seed):
+    rng = np.random.default_rng(seed)
+    known = [Span(start, start + length) for start, length in rng.integers((-5, 1), (40, 12), (6, 2)).tolist()]
+    left = without(Span(3, 35), known)
+    members = [n for span in left for n in range(*span)]
+    assert sorted(members) == [n for n in range(3, 35) if not any(span.start_ms <= n < span.end_ms for span in known)]
+    assert left == sorted(left, reverse=True)
 
 
 class TestWhereCandlesMayComeFrom:
@@ -158,7 +270,7 @@ class TestWhereCandlesMayComeFrom:
 
     def refresh(self, database, series, source, origin):
         history = HistorySettings(source=origin, start_ms=SPAN[0], end_ms=SPAN[1])
-        return refresh(database, series, history, lambda: source)
+        return refresh(database, series, history, lambda: [source])
 
     def test_auto_goes_on_with_stored_candles_and_says_so(self, database, series):
         store_candles(database, series, CANDLES, "file")
@@ -196,11 +308,11 @@ class TestWhereCandlesMayComeFrom:
 
 def test_a_source_that_fails_on_the_way_is_never_taken_for_one_that_is_away(database, series):
     store_candles(database, series, CANDLES.slice(0, 100), "file")
-    failing = RecordedSource(failure=SourceError("500 for good"), pages_before_failure=2)
+    failing = RecordedSource(failure=SourceError("500 for good"), pages_before_failure=7)
     history = HistorySettings(start_ms=SPAN[0], end_ms=SPAN[1])
     with pytest.raises(SourceError, match="500 for good"):
-        refresh(database, series, history, lambda: failing)
-    assert len(load_candles(database, series)) == 99 + 48
+        refresh(database, series, history, lambda: [failing])
+    assert len(load_candles(database, series)) == 7 * 24
 
 
 def test_nothing_is_missing_when_all_is_there():

@@ -356,6 +356,35 @@ def test_wrong_settings_are_refused_in_a_step_before_anything_is_made(train, set
     assert result.get_asset_materialization_events() == []
 
 
+def test_what_is_known_about_the_candles_goes_with_the_configuration(train, database):
+    key = "binance:NOTABLE-USDT:5m"
+    series = SeriesKey.parse(key)
+    candles = stored_candles(database, "binance:WHOLE-USDT:5m")
+    for part in (candles.slice(0, 4000), candles.slice(4010, len(candles))):
+        store_candles(database, series, part, "file")
+    stored_only = SMALL.model_copy(update={"source": "stored"})
+    figures = metadata_of(train(key, settings=stored_only), CONFIGURATIONS, key)
+    (first,) = list_configurations(database, pair="NOTABLE/USDT")
+    assert first.data_warnings[0].startswith("10 candles are missing in 1 gaps")
+    assert first.template["configurations"][0]["metadata"]["data_warnings"] == first.data_warnings
+    assert figures["data_warnings"] == "\n".join(first.data_warnings)
+    assert "stale" not in figures
+    assert first.stale_at is None
+
+    late = candles.slice(4000, 4002)
+    assert store_candles(database, series, late, "archive").made_stale == 1
+    assert list_configurations(database, pair="NOTABLE/USDT")[0].stale_reason.endswith("were added by archive")
+    # The trials' candles are still the old ones.
+    again = train(key, settings=stored_only, assets=[CONFIGURATIONS])
+    (second,) = list_configurations(database, pair="NOTABLE/USDT")
+    assert second.version == 2
+    assert second.stale_reason.endswith("changed while it was trained")
+    assert metadata_of(again, CONFIGURATIONS, key)["stale"] == second.stale_reason
+    assert train(key, settings=stored_only).success
+    (third,) = list_configurations(database, pair="NOTABLE/USDT")
+    assert (third.version, third.stale_at) == (3, None)
+
+
 class TestMixedUpFiles:
     """Each asset refuses what was not made from the files that are there now."""
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+
 from tradepulse_pipeline.market.candles import Candles
-from tradepulse_pipeline.market.series import SeriesKey
+from tradepulse_pipeline.market.series import SeriesKey, Timeframe
 from tradepulse_pipeline.market.sources.rows import Rejected
 
 
@@ -23,6 +25,11 @@ class Page:
     rejected: tuple[Rejected, ...] = ()
     n_duplicates: int = 0
     warning: str = ""
+
+
+def empty_page(timeframe: Timeframe, warning: str) -> Page:
+    """Return a page without candles that says why there are none."""
+    return Page(candles=Candles.from_arrays(timeframe, np.empty(0, np.int64), *np.empty((5, 0))), warning=warning)
 
 
 VolumeUnit = Literal["base currency", "shares"]

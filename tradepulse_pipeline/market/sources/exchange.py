@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,51 +18,80 @@ from tradepulse_pipeline.errors import (
     HistoryUnavailableError,
     InvalidInputError,
     SourceError,
-    SourceUnreachableError,
     one_of,
 )
-from tradepulse_pipeline.market.candles import Candles
+from tradepulse_pipeline.market.candles import FloatArray
 from tradepulse_pipeline.market.series import TIMEFRAMES, SeriesKey, Timeframe
+from tradepulse_pipeline.market.sources.ahead import ahead
 from tradepulse_pipeline.market.sources.base import Offer, Page
-from tradepulse_pipeline.market.sources.http import GuardedHttp, TransientError, within
+from tradepulse_pipeline.market.sources.http import (
+    FIRST_CONTACT,
+    GuardedHttp,
+    Patience,
+    Retrying,
+    Stop,
+    StoppedError,
+    TransientError,
+)
+from tradepulse_pipeline.market.sources.pace import LocalPace, Pace
 from tradepulse_pipeline.market.sources.rows import NOT_CLOSED, clean_rows
 from tradepulse_pipeline.market.sources.times import iso_utc
 
 T = TypeVar("T")
-
-#: Exchanges whose candle endpoint gives only so many of the latest candles, whatever start is asked for.
-LATEST_ONLY: Final = {"kraken": 720}
 
 #: Candles asked for at once where ccxt does not know the exchange's own limit.
 DEFAULT_PAGE_SIZE: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long to try: each attempt ends after ``deadline_s``; the waits between them double, with jitter.
+class Venue:
+    """What ccxt does not say of an exchange's candles.
 
-    An exchange that asks for a longer wait than ``longest_wait_s`` is not waited for.
+    ``latest_only`` is how many of the latest candles are all there is, whatever start is asked for. ``newest_first``
+    is true where a reply that is cut loses its oldest candles. ``page_size`` is what to ask for at once, if not as much
+    as ccxt believes. ``history`` and ``limits`` are as in :class:`Offer`.
     """
 
-    attempts: int = 6
-    deadline_s: float = 60.0
-    first_wait_s: float = 1.0
-    longest_wait_s: float = 120.0
-
-    def wait_s(self, attempt: int, jitter: float) -> float:
-        """Return the wait after the ``attempt``-th failure (from 1), ``jitter`` in [0, 1) being random."""
-        return min(self.first_wait_s * 2.0 ** (attempt - 1) * (0.5 + jitter), self.longest_wait_s)
+    history: str = "as far back as the exchange's interface gives"
+    limits: str = "spot pairs only"
+    latest_only: int | None = None
+    newest_first: bool = False
+    page_size: int | None = None
 
 
-#: A first contact is made in less than ten seconds or not at all.
-FIRST_CONTACT: Final = Patience(attempts=2, deadline_s=4.0, first_wait_s=0.5)
+_LISTED: Final = "since the pair was listed"
+
+VENUES: Final = {
+    "binance": Venue(history=_LISTED),
+    "bybit": Venue(history=_LISTED, newest_first=True),
+    "coinbase": Venue(
+        history=_LISTED, newest_first=True, limits="spot pairs only; a span without trades has no candle"
+    ),
+    # The end of the range counts as inside, which is one candle more than a full page.
+    "delta": Venue(
+        newest_first=True,
+        page_size=1_999,
+        limits="spot pairs only, of which it trades few: its contracts count volume in contracts, not in base currency",
+    ),
+    "kraken": Venue(history="the latest 720 candles of a timeframe", latest_only=720),
+    "okx": Venue(history=_LISTED, newest_first=True),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stretch:
+    """What there is in a stretch of time: ``first_ms`` is the first candle found from its start on, be it after it."""
+
+    page: Page
+    first_ms: int | None
 
 
 class ExchangeSource:
     """The spot candles of one exchange, through ccxt's synchronous client, without any key.
 
     A candle counts as closed by the exchange's clock, not by ours. Volume is what ccxt gives for spot markets, in
-    base currency. Kraken gives the latest 720 candles of a timeframe only; other exchanges give their whole history.
+    base currency. Kraken gives the latest 720 candles of a timeframe only. Of a longer span several pages are fetched
+    at once; they come in the order of time. One source may be used by several threads.
 
     Parameters
     ----------
@@ -70,6 +101,11 @@ class ExchangeSource:
         Where to send all requests instead of the exchange's own address: scheme and host.
     patience : Patience
         Attempts, deadlines and waits.
+    pace : Pace or None
+        The turns of all who ask this exchange; every request takes as much of them as ccxt says that it costs. None:
+        this source's own.
+    n_threads : int
+        How many pages to fetch at once.
     sleep, jitter : callables
         How to wait, and what to draw the waits' randomness from.
     """
@@ -80,22 +116,38 @@ class ExchangeSource:
         *,
         base_url: str | None = None,
         patience: Patience | None = None,
+        pace: Pace | None = None,
+        n_threads: int = 4,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        if n_threads < 1:
+            raise InvalidInputError(f"At least one page is fetched at a time, found n_threads={n_threads}.")
         self.name = exchange
         self._base_url = base_url
-        self._patience = patience or Patience()
-        self._sleep = sleep
-        self._jitter = jitter
+        self.patience = patience or Patience()
+        self._pace = pace or LocalPace()
+        self._n_threads = n_threads
+        self._retrying = Retrying(name=exchange, sleep=sleep, jitter=jitter, hold=self._pace.hold)
+        self._venue = VENUES.get(exchange, Venue())
+        self._client: Any = None
+        self._client_making, self._client_turn = Lock(), Lock()
+        self._idle: deque[Any] = deque()
 
-    @cached_property
+    @property
     def client(self) -> Any:
-        """The ccxt client; made without any request."""
+        """The ccxt client for markets and the time; made without any request."""
+        with self._client_making:
+            if self._client is None:
+                self._client = self._new_client()
+            return self._client
+
+    def _new_client(self) -> Any:
         import ccxt
 
         guarded = type(f"Guarded_{self.name}", (GuardedHttp, getattr(ccxt, self.name)), {})
         client = guarded({"enableRateLimit": True, "options": {"defaultType": "spot"}})
+        client.pace, client.stop = self._pace, Stop()
         wanted = client.options.get("fetchMarkets")
         if isinstance(wanted, dict) and "spot" in wanted.get("types", ()):
             wanted["types"] = ["spot"]
@@ -103,54 +155,128 @@ class ExchangeSource:
             client.urls["api"] = _at(self._base_url, client.urls["api"])
         return client
 
+    @contextmanager
+    def _borrowed_client(self, stop: Stop) -> Iterator[Any]:
+        """Lend a client to one thread; all of them know the markets that :attr:`client` has loaded."""
+        try:
+            client = self._idle.pop()
+        except IndexError:
+            client = self._new_client()
+        client.set_markets_from_exchange(self.client)
+        client.stop, client.clock_shift_ms = stop, self.client.clock_shift_ms
+        yield client
+        # After an error it may still be busy with what was given up, and is not lent again.
+        self._idle.append(client)
+
     def offer(self) -> Offer:
         """See :class:`CandleSource`."""
-        latest = LATEST_ONLY.get(self.name)
         return Offer(
             timeframes=tuple(name for name in TIMEFRAMES if name in (self.client.timeframes or {})),
-            history="since the pair was listed" if latest is None else f"the latest {latest} candles of a timeframe",
+            history=self._venue.history,
+            limits=self._venue.limits,
         )
 
     def check(self, series: SeriesKey) -> None:
         """See :class:`CandleSource`."""
         self._check_timeframe(series.timeframe)
         if self.client.has["fetchTime"]:
-            self._ask("the time", self.client.fetch_time, FIRST_CONTACT)
-            self._symbol(series, self._patience)
+            self.now_ms(FIRST_CONTACT)
+            self.symbol_of(series, self.patience)
         else:
-            self._symbol(series, FIRST_CONTACT)
+            self.symbol_of(series, FIRST_CONTACT)
 
     def pages(self, series: SeriesKey, start_ms: int, end_ms: int) -> Iterator[Page]:
         """See :class:`CandleSource`."""
         self._check_timeframe(series.timeframe)
-        symbol = self._symbol(series, self._patience)
+        symbol = self.symbol_of(series, self.patience)
         step = series.timeframe.milliseconds
-        now_ms = self._now_ms()
+        now_ms = self.now_ms(self.patience)
         start, end = -(-start_ms // step) * step, min(end_ms, now_ms // step * step)
-        since, is_first = start, True
-        while since < end:
-            rows = self._rows(symbol, series.timeframe, since) or self._rows(symbol, series.timeframe, since)
-            table = np.array(rows, dtype=np.float64).reshape(-1, 6)
-            cleaned = clean_rows(table[:, 0], table[:, 1:], series.timeframe, now_ms=now_ms)
-            found, warning = cleaned.candles, ""
-            if len(found):
-                warning = self._missing_history(series, start, end, found, now_ms) if is_first else ""
-                is_first = False
-                since = found.end_ms
-            else:
-                # An empty page in mid-history is a stretch without candles: step over it.
-                since += self._page_size(symbol) * step
-            page = found.between(None, end)
-            rejected = tuple(row for row in cleaned.rejected if row.reason != NOT_CLOSED)
-            if len(page) or rejected:
-                yield Page(candles=page, rejected=rejected, n_duplicates=cleaned.n_duplicates, warning=warning)
+        if start >= end:
+            return
+        stop, is_first = Stop(), True
+        try:
+            with closing(self._stretches(symbol, series.timeframe, start, end, now_ms, stop)) as stretches:
+                for stretch in stretches:
+                    page, first_ms = stretch.page, stretch.first_ms
+                    if is_first and first_ms is not None and (len(page.candles) or first_ms >= end):
+                        is_first = False
+                        page = replace(page, warning=self._missing_history(series, start, end, first_ms, now_ms))
+                    if len(page.candles) or page.rejected:
+                        yield page
+        except StoppedError as error:
+            raise stop.refusal or error from None
+        finally:
+            stop.now()
 
-    def _missing_history(self, series: SeriesKey, start: int, end: int, found: Candles, now_ms: int) -> str:
+    def _stretches(
+        self, symbol: str, timeframe: Timeframe, start: int, end: int, now_ms: int, stop: Stop
+    ) -> Generator[_Stretch]:
+        """Yield what there is from ``start`` to ``end`` in stretches of one page, several of them fetched at once."""
+        length = end - start if self._venue.latest_only else self._page_size(symbol) * timeframe.milliseconds
+
+        def fetch(begin: int) -> _Stretch:
+            with self._borrowed_client(stop) as client:
+                return self._stretch(client, symbol, timeframe, begin, min(begin + length, end), now_ms)
+
+        first = fetch(start)
+        yield first
+        begin = start + length
+        if first.first_ms is not None:
+            begin = max(begin, first.first_ms)
+        elif begin < end:
+            with self._borrowed_client(stop) as client:
+                begin = self._first_day(client, symbol, timeframe, begin, end)
+        with closing(ahead(fetch, range(begin, end, length), n_threads=self._n_threads)) as stretches:
+            yield from stretches
+
+    def _stretch(self, client: Any, symbol: str, timeframe: Timeframe, begin: int, end: int, now_ms: int) -> _Stretch:
+        """Fetch one stretch: on from the last candle, until it is covered or nothing more comes."""
+        step = timeframe.milliseconds
+        rows, since, first_ms = np.empty((0, 6)), begin, None
+        while since < end:
+            table = self._rows(client, symbol, timeframe, since)
+            times = table[:, 0]
+            found = clean_rows(times, table[:, 1:], timeframe, now_ms=now_ms).candles
+            if first_ms is None and len(found):
+                first_ms = int(found.open_time_ms[0])
+            inside = table[times < end]
+            if not len(inside):
+                break
+            # What was asked for again is taken as it came last.
+            rows = np.concatenate([rows[rows[:, 0] < since], inside])
+            if (times[times <= now_ms] >= end).any():
+                break
+            valid = found.between(None, end)
+            since = valid.end_ms if len(valid) else (int(inside[:, 0].max()) // step + 1) * step
+        cleaned = clean_rows(rows[:, 0], rows[:, 1:], timeframe, now_ms=now_ms)
+        page = Page(
+            candles=cleaned.candles,
+            rejected=tuple(row for row in cleaned.rejected if row.reason != NOT_CLOSED),
+            n_duplicates=cleaned.n_duplicates,
+        )
+        return _Stretch(page=page, first_ms=first_ms)
+
+    def _first_day(self, client: Any, symbol: str, timeframe: Timeframe, begin: int, end: int) -> int:
+        """Return where candles begin after ``begin``, to the day: its daily candles tell in few requests."""
+        day = Timeframe("1d")
+        if day.name not in self.offer().timeframes or timeframe == day:
+            return begin
+        since = begin // day.milliseconds * day.milliseconds
+        # The candle of the day that is not over may not be given.
+        last = end // day.milliseconds * day.milliseconds - day.milliseconds
+        while since <= last:
+            rows = self._rows(client, symbol, day, since)
+            if len(rows):
+                return max(begin, int(rows[:, 0].min()) // day.milliseconds * day.milliseconds)
+            since += self._page_size(symbol) * day.milliseconds
+        return max(begin, last)
+
+    def _missing_history(self, series: SeriesKey, start: int, end: int, first: int, now_ms: int) -> str:
         """Return the warning for a first candle later than asked for, '' if there is nothing to warn of."""
-        first, step = int(found.open_time_ms[0]), series.timeframe.milliseconds
+        step, latest = series.timeframe.milliseconds, self._venue.latest_only
         if first == start:
             return ""
-        latest = LATEST_ONLY.get(self.name)
         if latest is None or first < now_ms - (latest + 1) * step:
             return (
                 f"{self.name} has no {series.pair} candles from {iso_utc(start)} to {iso_utc(first)}: "
@@ -158,8 +284,9 @@ class ExchangeSource:
             )
         warning = (
             f"History unavailable beyond {iso_utc(first)}: {self.name} gives only the latest {latest} candles, and "
-            f"{series.pair} {series.timeframe} was asked for from {iso_utc(start)}. Import {self.name}'s archive files "
-            f"for the time before: tradepulse import FILE --exchange {self.name} --pair {series.pair} "
+            f"{series.pair} {series.timeframe} was asked for from {iso_utc(start)}. For the time before, build candles "
+            f'from its trades ([source_order] in tradepulse.toml: {self.name} = ["{self.name}", "{self.name}.trades"]) '
+            f"or import its archive files: tradepulse import FILE --exchange {self.name} --pair {series.pair} "
             f"--timeframe {series.timeframe}."
         )
         if first >= end:
@@ -171,9 +298,9 @@ class ExchangeSource:
         if timeframe.name not in offered:
             raise one_of("timeframe", timeframe.name, offered, where=self.name)
 
-    def _symbol(self, series: SeriesKey, patience: Patience) -> str:
+    def symbol_of(self, series: SeriesKey, patience: Patience) -> str:
         """Return ccxt's name of the pair, if it is traded."""
-        markets = self._ask("its markets", self.client.load_markets, patience)
+        markets = self.ask("its markets", self.client.load_markets, patience)
         spot = {symbol: market for symbol, market in markets.items() if market.get("spot")}
         traded = sorted(symbol for symbol, market in spot.items() if market.get("active") is not False)
         if series.pair in traded:
@@ -183,59 +310,69 @@ class ExchangeSource:
             raise InvalidInputError(f"{self.name} no longer trades {series.pair}. {unknown}")
         raise unknown
 
-    def _now_ms(self) -> int:
+    def now_ms(self, patience: Patience) -> int:
         """The exchange's clock; ours where the exchange does not tell the time."""
+        ours_ms = time.time_ns() // 1_000_000
         if not self.client.has["fetchTime"]:
-            return time.time_ns() // 1_000_000
-        return int(self._ask("the time", self.client.fetch_time, self._patience))
+            return ours_ms
+        told_ms = int(self.ask("the time", self.client.fetch_time, patience))
+        self.client.clock_shift_ms = told_ms - ours_ms
+        return told_ms
+
+    def ask(self, what: str, request: Callable[[], T], patience: Patience) -> T:
+        """Make a request by :attr:`client`, which one thread at a time may use."""
+        with self._client_turn:
+            self.client.stop = Stop()
+            return self._ask(what, self.client, request, patience)
 
     def _page_size(self, symbol: str) -> int:
-        return int(self.client.feature_value(symbol, "fetchOHLCV", "limit") or DEFAULT_PAGE_SIZE)
+        known = self._venue.page_size or self.client.feature_value(symbol, "fetchOHLCV", "limit")
+        return int(known or DEFAULT_PAGE_SIZE)
 
-    def _rows(self, symbol: str, timeframe: Timeframe, since_ms: int) -> list[list[float | None]]:
+    def _rows(self, client: Any, symbol: str, timeframe: Timeframe, since_ms: int) -> FloatArray:
+        """Return a page of rows from ``since_ms`` on; one that is empty has been asked for twice."""
+        size, step = self._page_size(symbol), timeframe.milliseconds
+        rows = self._reply(client, symbol, timeframe, since_ms, size)
+        if not len(rows):
+            rows = self._reply(client, symbol, timeframe, since_ms, size)
+        while self._venue.newest_first and len(rows):
+            first_ms = float(rows[:, 0].min())
+            n_missing = int((first_ms - since_ms) // step)
+            if not 0 < n_missing < size:
+                break
+            before = self._reply(client, symbol, timeframe, since_ms, n_missing)
+            before = before[before[:, 0] < first_ms]
+            if not len(before):
+                break
+            rows = np.concatenate([before, rows])
+        return rows
+
+    def _reply(self, client: Any, symbol: str, timeframe: Timeframe, since_ms: int, limit: int) -> FloatArray:
         def request() -> list[list[float | None]]:
-            rows: list[list[float | None]] = self.client.fetch_ohlcv(
-                symbol, timeframe.name, since=since_ms, limit=self._page_size(symbol)
-            )
-            if not rows and not _holds_rows(self.client.reply):
+            rows: list[list[float | None]] = client.fetch_ohlcv(symbol, timeframe.name, since=since_ms, limit=limit)
+            if not rows and not holds_rows(client.reply):
                 raise TransientError(
-                    f"{self.name} answered without a list of candles: {str(self.client.reply)[:120]}", is_answered=True
+                    f"{self.name} answered without a list of candles: {str(client.reply)[:120]}", is_answered=True
                 )
             return rows
 
-        return self._ask(f"{symbol} candles since {iso_utc(since_ms)}", request, self._patience)
+        rows = self._ask(f"{symbol} candles since {iso_utc(since_ms)}", client, request, self.patience)
+        return np.array(rows, dtype=np.float64).reshape(-1, 6)
 
-    def _ask(self, what: str, request: Callable[[], T], patience: Patience) -> T:
-        """Make a request, again where that can help, and say what was tried when it does not."""
-        attempt = 1
-        while True:
-            try:
-                return self._attempt(request, patience)
-            except TransientError as error:
-                wait_s = error.retry_after_s
-                if attempt == patience.attempts or (wait_s or 0.0) > patience.longest_wait_s:
-                    raise self._given_up(what, attempt, error) from error
-            self._sleep(patience.wait_s(attempt, self._jitter()) if wait_s is None else wait_s)
-            attempt += 1
+    def _ask(self, what: str, client: Any, request: Callable[[], T], patience: Patience) -> T:
+        """Make a request, again where that can help, and say what was tried when it does not.
 
-    def _given_up(self, what: str, attempts: int, error: TransientError) -> SourceError:
-        tried = f"{attempts} attempt{'s' if attempts > 1 else ''}"
-        if not error.is_answered:
-            return SourceUnreachableError(f"{self.name} cannot be reached ({tried}): {error}. Check the network.")
-        asked = "" if error.retry_after_s is None else f" It asks to wait {error.retry_after_s:.0f} s."
-        return SourceError(
-            f"{self.name} fails ({tried} to get {what}): {error}.{asked} "
-            "Run again later: what was fetched is kept, and the next run goes on from there."
-        )
+        What will not help anybody, such as a ban, ends the whole fetch that the client works for.
+        """
+        client.deadline_s = patience.deadline_s
+        return self._retrying.ask(what, lambda: self._attempt(request), patience, on_refusal=client.stop.now)
 
-    def _attempt(self, request: Callable[[], T], patience: Patience) -> T:
+    def _attempt(self, request: Callable[[], T]) -> T:
         """Make a request once; a failure that may pass is a TransientError, any other a SourceError."""
         import ccxt
 
         try:
-            return within(patience.deadline_s, request)
-        except TimeoutError as error:
-            raise TransientError(f"no full reply within {patience.deadline_s:g} s", is_answered=False) from error
+            return request()
         except ccxt.NetworkError as error:
             raise TransientError(str(error), is_answered=True) from error
         except ccxt.BaseError as error:
@@ -253,8 +390,8 @@ def _at(base_url: str, addresses: Any) -> Any:
     return urlunsplit((base.scheme, base.netloc, address.path, address.query, ""))
 
 
-def _holds_rows(reply: Any) -> bool:
+def holds_rows(reply: Any) -> bool:
     """Whether a reply holds a list of rows, be it an empty one, other than Kraken's list of errors."""
     if isinstance(reply, dict):
-        return any(_holds_rows(part) for key, part in reply.items() if key != "error")
+        return any(holds_rows(part) for key, part in reply.items() if key != "error")
     return isinstance(reply, list) and all(isinstance(row, list | dict) for row in reply)

@@ -75,20 +75,29 @@ def read_candle_file(path: Path, timeframe: Timeframe, *, now_ms: int | None = N
         If the file is missing, corrupt, too large or of an unknown kind, lacks a column, has another timeframe, or if
         fewer than half of its rows are valid. The message says what was found and what was expected.
     """
-    data, suffix = _unpacked(path)
+    try:
+        with path.open("rb") as file:
+            return read_candles(file, path.name, timeframe, now_ms=now_ms)
+    except OSError as error:
+        raise CandleError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def read_candles(file: IO[bytes], name: str, timeframe: Timeframe, *, now_ms: int | None = None) -> FileCandles:
+    """Read candles from an open file, whose ``name`` tells its kind; else as :func:`read_candle_file`."""
+    data, suffix = unpacked(file, name)
     try:
         frame = _table(data, suffix)
     except CandleError as error:
-        raise CandleError(f"{path.name}: {error}") from error
+        raise CandleError(f"{name}: {error}") from error
     except Exception as error:  # the readers of four formats raise what they like
         detail = (str(error) or repr(error)).splitlines()[0]
-        raise CandleError(f"{path.name} is not a readable {suffix} file: {detail}") from error
-    times, values = _columns(frame, path)
-    _check_timeframe(times, timeframe, path)
+        raise CandleError(f"{name} is not a readable {suffix} file: {detail}") from error
+    times, values = _columns(frame, name)
+    _check_timeframe(times, timeframe, name)
     cleaned = clean_rows(times, values, timeframe, now_ms=time.time_ns() // 1_000_000 if now_ms is None else now_ms)
     if len(cleaned.rejected) * 2 > frame.height or not len(cleaned.candles):
         raise CandleError(
-            f"{path.name}: only {len(cleaned.candles)} of {frame.height} rows are valid candles: "
+            f"{name}: only {len(cleaned.candles)} of {frame.height} rows are valid candles: "
             f"{count_reasons(cleaned.rejected) or 'there are no rows'}. Mend the file, and import it again."
         )
     return FileCandles(
@@ -96,41 +105,39 @@ def read_candle_file(path: Path, timeframe: Timeframe, *, now_ms: int | None = N
     )
 
 
-def _unpacked(path: Path) -> tuple[bytes, str]:
+def unpacked(file: IO[bytes], name: str) -> tuple[bytes, str]:
     """Return a file's content, taken out of its archive, and the suffix that tells its format."""
-    suffix = path.suffix.lower()
+    suffix = PurePosixPath(name).suffix.lower()
     try:
-        with path.open("rb") as file:
-            if suffix == ".gz":
-                return _limited(gzip.GzipFile(fileobj=file), path), Path(path.stem).suffix.lower()
-            if suffix == ".zip":
-                with zipfile.ZipFile(file) as archive:
-                    member = _only_member(archive, path)
-                    return _limited(archive.open(member), path), PurePosixPath(member).suffix.lower()
-            return _limited(file, path), suffix
-    except OSError as error:
-        raise CandleError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise CandleError(f"{path.name} is not a readable {suffix} archive: {error}.") from error
+        if suffix == ".gz":
+            inner = PurePosixPath(PurePosixPath(name).stem).suffix.lower()
+            return _limited(gzip.GzipFile(fileobj=file), name), inner
+        if suffix == ".zip":
+            with zipfile.ZipFile(file) as archive:
+                member = _only_member(archive, name)
+                return _limited(archive.open(member), name), PurePosixPath(member).suffix.lower()
+        return _limited(file, name), suffix
+    except (EOFError, NotImplementedError, RuntimeError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
+        raise CandleError(f"{name} is not a readable {suffix} archive: {error}.") from error
 
 
-def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
-    names = [name for name in archive.namelist() if not name.endswith("/")]
+def _only_member(archive: zipfile.ZipFile, name: str) -> str:
+    names = [member for member in archive.namelist() if not member.endswith("/")]
     if len(names) != 1:
         listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        raise CandleError(f"{path.name} holds {len(names)} files ({listed}), expected one: unpack it first.")
+        raise CandleError(f"{name} holds {len(names)} files ({listed}), expected one: unpack it first.")
     member = PurePosixPath(names[0].replace("\\", "/"))
     if member.is_absolute() or ".." in member.parts or ":" in names[0]:
-        raise CandleError(f"{path.name} holds a file with a path that leads out of the archive: {names[0]!r}; refused.")
+        raise CandleError(f"{name} holds a file with a path that leads out of the archive: {names[0]!r}; refused.")
     return names[0]
 
 
-def _limited(file: IO[bytes] | gzip.GzipFile, path: Path) -> bytes:
+def _limited(file: IO[bytes] | gzip.GzipFile, name: str) -> bytes:
     data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise CandleError(f"{path.name} holds more than {MAX_BYTES // 1024**2} MiB; refused. Split it into years.")
+        raise CandleError(f"{name} holds more than {MAX_BYTES // 1024**2} MiB; refused. Split it into years.")
     if not data:
-        raise CandleError(f"{path.name} is empty.")
+        raise CandleError(f"{name} is empty.")
     return data
 
 
@@ -143,7 +150,7 @@ def _table(data: bytes, suffix: str) -> pl.DataFrame:
             return _arrow_table(data, suffix)
         case ".csv":
             first_cell = data.split(b"\n", 1)[0].split(b",", 1)[0].decode(errors="replace").strip(' \r"\ufeff')
-            has_header = not np.isfinite(_times(pl.Series([first_cell]))[0])
+            has_header = not np.isfinite(times_in(pl.Series([first_cell]))[0])
             return pl.read_csv(io.BytesIO(data), has_header=has_header, infer_schema=False).pipe(_named, has_header)
         case ".json":
             return _json_table(json.loads(data))
@@ -164,7 +171,9 @@ def _arrow_table(data: bytes, suffix: str) -> pl.DataFrame:
     if n_rows > MAX_ROWS:
         raise CandleError(f"it holds {n_rows} rows; more than {MAX_ROWS} are refused. Split it into years.")
     wanted = [
-        name for name in fragment.physical_schema.names if any(_plain(name) in known for known in COLUMN_NAMES.values())
+        name
+        for name in fragment.physical_schema.names
+        if any(plain_name(name) in known for known in COLUMN_NAMES.values())
     ]
     table = fragment.to_table(columns=wanted or None)
     return pl.DataFrame(pl.from_arrow(table))
@@ -195,15 +204,16 @@ def _named(frame: pl.DataFrame, has_names: bool) -> pl.DataFrame:
     return frame.rename(dict(zip(frame.columns, COLUMN_NAMES, strict=False)))
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a column's name without case and blanks."""
     return name.strip().lower().replace(" ", "_")
 
 
-def _columns(frame: pl.DataFrame, path: Path) -> tuple[FloatArray, FloatArray]:
+def _columns(frame: pl.DataFrame, name: str) -> tuple[FloatArray, FloatArray]:
     """Return open times of shape (n_rows,) and values of shape (n_rows, 5), NaN where there is no number."""
     import polars as pl
 
-    by_name = {_plain(name): name for name in reversed(frame.columns)}
+    by_name = {plain_name(name): name for name in reversed(frame.columns)}
     found = {
         column: next((by_name[name] for name in names if name in by_name), None)
         for column, names in COLUMN_NAMES.items()
@@ -211,16 +221,16 @@ def _columns(frame: pl.DataFrame, path: Path) -> tuple[FloatArray, FloatArray]:
     missing = [column for column, name in found.items() if name is None]
     if missing:
         raise CandleError(
-            f"{path.name}: no column for {', '.join(missing)}. Found: {', '.join(frame.columns[:20])}. "
+            f"{name}: no column for {', '.join(missing)}. Found: {', '.join(frame.columns[:20])}. "
             f"Expected: {', '.join(COLUMN_NAMES)} (or a known synonym such as "
             f"{', '.join(COLUMN_NAMES[column][1] for column in missing)})."
         )
     time_name, *value_names = (name for name in found.values() if name is not None)
     numbers = frame.select(pl.col(value_names).cast(pl.Float64, strict=False).fill_null(np.nan))
-    return _times(frame[time_name]), numbers.to_numpy().reshape(-1, 5)
+    return times_in(frame[time_name]), numbers.to_numpy().reshape(-1, 5)
 
 
-def _times(column: pl.Series) -> FloatArray:
+def times_in(column: pl.Series) -> FloatArray:
     """Return a column of times as numbers since 1970 in one of the units that are told by magnitude."""
     import polars as pl
 
@@ -246,12 +256,16 @@ def _parsed_dates(column: pl.Series) -> pl.Series:
     return pl.select(with_zone.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", strict=False)).to_series()
 
 
-def _check_timeframe(times: FloatArray, timeframe: Timeframe, path: Path) -> None:
+def _check_timeframe(times: FloatArray, timeframe: Timeframe, name: str) -> None:
     step, share = most_common_step(to_milliseconds(times))
     if step in {0, timeframe.milliseconds}:
         return
-    name = next((name for name in TIMEFRAMES if Timeframe(name).milliseconds == step), None)
+    found = next((one for one in TIMEFRAMES if Timeframe(one).milliseconds == step), None)
     raise CandleError(
-        f"{path.name}: {share:.0%} of its rows are {name or f'{step / 60_000:g} minutes'} apart, expected {timeframe}. "
-        + (f"Import it as timeframe {name}." if name else f"Timeframes that can be imported: {', '.join(TIMEFRAMES)}.")
+        f"{name}: {share:.0%} of its rows are {found or f'{step / 60_000:g} minutes'} apart, expected {timeframe}. "
+        + (
+            f"Import it as timeframe {found}."
+            if found
+            else f"Timeframes that can be imported: {', '.join(TIMEFRAMES)}."
+        )
     )

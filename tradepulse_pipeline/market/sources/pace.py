@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 
@@ -36,17 +37,30 @@ class LocalPace:
         self._sleep = sleep
         self._turn = threading.Lock()
         self._next = 0.0
+        self._n_holds = 0
 
     def wait(self, seconds: float) -> None:
         """See :class:`Pace`."""
-        with self._turn:
-            now = self._clock()
-            mine = max(now, self._next)
-            self._next = mine + seconds
-        if mine > now:
-            self._sleep(mine - now)
+        while True:
+            with self._turn:
+                now, n_holds = self._clock(), self._n_holds
+                mine = max(now, self._next)
+                self._next = mine + seconds
+            if mine > now:
+                self._sleep(mine - now)
+            with self._turn:
+                if n_holds == self._n_holds:
+                    return
+            # Held while asleep: the turn is lost, and another one is taken after the silence.
 
     def hold(self, seconds: float) -> None:
         """See :class:`Pace`."""
         with self._turn:
             self._next = max(self._next, self._clock() + seconds)
+            self._n_holds += 1
+
+
+@cache
+def local_pace(venue: str) -> LocalPace:
+    """Return the one pace of all who ask a venue from this process."""
+    return LocalPace()

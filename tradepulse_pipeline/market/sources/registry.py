@@ -1,47 +1,113 @@
-"""Which source answers to which exchange's name."""
+"""Which sources the candles of a market come from, in which order, and what each is called."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
 
 from tradepulse_pipeline.errors import one_of
-from tradepulse_pipeline.market.series import SIMULATED_EXCHANGE
+from tradepulse_pipeline.market.series import SIMULATED_EXCHANGE, Market
+from tradepulse_pipeline.market.sources.archives import ARCHIVES, ArchiveSource
 from tradepulse_pipeline.market.sources.base import CandleSource
-from tradepulse_pipeline.market.sources.exchange import ExchangeSource, Patience
+from tradepulse_pipeline.market.sources.exchange import ExchangeSource
+from tradepulse_pipeline.market.sources.folder import FolderSource
+from tradepulse_pipeline.market.sources.http import Patience
+from tradepulse_pipeline.market.sources.pace import Pace, local_pace
 from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings, SimulatedSource
+from tradepulse_pipeline.market.sources.trades import TRADE_PAGES, TradesSource
+
+#: What a folder of candle files is called: ``folder:PATH``.
+FOLDER: Final = "folder:"
+
+#: What follows an exchange's name in those of its further sources.
+ARCHIVE: Final = ".archive"
+TRADES: Final = ".trades"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSettings:
-    """How the sources of candles behave.
+    """How the sources of candles behave, and in which order they are asked.
 
-    ``base_url`` (scheme and host) takes the place of the exchanges' own addresses, if given.
+    ``base_url`` (scheme and host) takes the place of all addresses, if given. ``order`` holds names of sources by
+    exchange (``kraken``) or market (``kraken:BTC-USD``); what is not in it has its default: the exchange itself, Yahoo
+    for stocks. ``keys`` are the data vendors' keys by the name of the source. ``pace`` gives the turns of a venue, by
+    default those of this process.
     """
 
     simulated: SimulatedMarketSettings = field(default_factory=SimulatedMarketSettings)
     base_url: str | None = None
     patience: Patience = field(default_factory=Patience)
+    order: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    pace: Callable[[str], Pace] = local_pace
 
 
 def exchange_names() -> tuple[str, ...]:
-    """Return every name that :func:`source_for` knows: the simulated market first, then ccxt's exchanges."""
+    """Return every exchange that a series may be of: the simulated one first, then ccxt's, then stock exchanges."""
     import ccxt
 
     return (SIMULATED_EXCHANGE, *ccxt.exchanges)
 
 
-def source_for(exchange: str, *, settings: SourceSettings | None = None) -> CandleSource:
-    """Return the source of an exchange's candles; nothing is connected yet.
+def check_exchange(exchange: str) -> None:
+    """Refuse a name that no exchange has.
 
     Raises
     ------
     InvalidInputError
-        If no exchange has that name; the message gives the nearest names.
+        The message gives the nearest names.
+    """
+    import ccxt
+
+    if exchange != SIMULATED_EXCHANGE and exchange not in ccxt.exchanges:
+        raise one_of("exchange", exchange, exchange_names())
+
+
+def source_names(market: Market, settings: SourceSettings) -> tuple[str, ...]:
+    """Return what the sources of a market are called, in the order in which they are asked."""
+    if market.is_simulated:
+        return (SIMULATED_EXCHANGE,)
+    return settings.order.get(str(market), settings.order.get(market.exchange, (market.exchange,)))
+
+
+def sources_for(market: Market, settings: SourceSettings | None = None) -> list[CandleSource]:
+    """Return the sources of a market's candles in the order in which they are asked; nothing is connected yet.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such exchange or source, or one that gives no candles of the market; the message gives the
+        nearest names.
     """
     settings = settings or SourceSettings()
-    if exchange == SIMULATED_EXCHANGE:
+    check_exchange(market.exchange)
+    return [source_named(name, settings) for name in source_names(market, settings)]
+
+
+def source_named(name: str, settings: SourceSettings | None = None) -> CandleSource:
+    """Return the source that a name stands for; ``docs/sources.md`` lists the names.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such source; the message gives the nearest names.
+    """
+    import ccxt
+
+    settings = settings or SourceSettings()
+    if name.startswith(FOLDER):
+        return FolderSource(Path(name.removeprefix(FOLDER)).expanduser())
+    if name == SIMULATED_EXCHANGE:
         return SimulatedSource(settings.simulated)
-    names = exchange_names()
-    if exchange not in names:
-        raise one_of("exchange", exchange, names)
-    return ExchangeSource(exchange, base_url=settings.base_url, patience=settings.patience)
+    if name.endswith(ARCHIVE):
+        return ArchiveSource(name.removesuffix(ARCHIVE), base_url=settings.base_url, patience=settings.patience)
+    exchange = name.removesuffix(TRADES)
+    if exchange not in (TRADE_PAGES if name.endswith(TRADES) else ccxt.exchanges):
+        built = (*(f"{one}{TRADES}" for one in TRADE_PAGES), *(f"{one}{ARCHIVE}" for one in ARCHIVES))
+        raise one_of("source", name, (*built, *ccxt.exchanges))
+    source = ExchangeSource(
+        exchange, base_url=settings.base_url, patience=settings.patience, pace=settings.pace(exchange)
+    )
+    return TradesSource(source) if name.endswith(TRADES) else source

@@ -58,6 +58,11 @@ def count_reasons(rejected: Sequence[Rejected]) -> str:
     return "; ".join(f"{len(numbers)} {reason} ({where(numbers)})" for reason, numbers in rows.items())
 
 
+def rejected_within(rejected: Sequence[Rejected], start_ms: int, end_ms: int) -> tuple[Rejected, ...]:
+    """Return the rows with an open time in ``[start_ms, end_ms)``, and those without one: they belong to every span."""
+    return tuple(row for row in rejected if not (row.values[0] < start_ms or row.values[0] >= end_ms))
+
+
 def clean_rows(
     times: NDArray[np.int64] | FloatArray, values: FloatArray, timeframe: Timeframe, *, now_ms: int
 ) -> CleanedRows:

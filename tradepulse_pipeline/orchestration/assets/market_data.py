@@ -6,12 +6,14 @@ from typing import Any, Final
 import dagster as dg
 
 from tradepulse_pipeline.database.candles import load_candles
+from tradepulse_pipeline.database.connection import Database
 from tradepulse_pipeline.database.ingestion import Ingestion, refresh
+from tradepulse_pipeline.database.pace import DatabasePace
 from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.market.quality import QualityReport, assess
+from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.market.sources.base import CandleSource
-from tradepulse_pipeline.market.sources.registry import SourceSettings, source_for
-from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings
+from tradepulse_pipeline.market.sources.registry import sources_for
 from tradepulse_pipeline.market.sources.times import iso_utc
 from tradepulse_pipeline.orchestration.failures import told_plainly
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
@@ -86,8 +88,8 @@ def market_data(
         all_series = series_of(context)
         job_id = claim_tagged_job(context, db, all_series)
         for series in all_series:
-            make_source = partial(_source, series.exchange, settings.simulated_edge)
-            ingestion = refresh(db, series, history, make_source, reporter(context, db, job_id, series))
+            make_sources = partial(_sources, db, series, settings.simulated_edge)
+            ingestion = refresh(db, series, history, make_sources, reporter(context, db, job_id, series))
             for warning in ingestion.warnings:
                 context.log.warning(warning)
             candles = history.select(load_candles(db, series, history.start_ms, history.end_ms))
@@ -101,9 +103,9 @@ def market_data(
     return dg.MaterializeResult(data_version=joint_version(fingerprints), check_results=[_check(reports)])
 
 
-def _source(exchange: str, simulated_edge: float) -> CandleSource:
-    simulated = SimulatedMarketSettings(edge=simulated_edge)
-    return source_for(exchange, settings=SourceSettings(simulated=simulated, base_url=load_settings().exchange_url))
+def _sources(database: Database, series: SeriesKey, simulated_edge: float) -> list[CandleSource]:
+    settings = load_settings(simulated_edge=simulated_edge)
+    return sources_for(series.market, settings.sources(lambda venue: DatabasePace(database, venue)))
 
 
 def _metadata(candles: Candles, report: QualityReport, ingestion: Ingestion) -> dict[str, Any]:
@@ -125,6 +127,8 @@ def _metadata(candles: Candles, report: QualityReport, ingestion: Ingestion) -> 
         "unchanged_candles": ingestion.unchanged,
         "restated_candles": ingestion.restated,
         "quarantined_rows": ingestion.rejected,
+        "candles_left_out_as_set_aside": ingestion.set_aside,
+        "configurations_made_stale": ingestion.made_stale,
         "fingerprint": candles.fingerprint(),
     }
 

@@ -14,9 +14,16 @@ from tradepulse_pipeline.configurations.configuration import (
 )
 from tradepulse_pipeline.configurations.lineage import collect_lineage
 from tradepulse_pipeline.database import training_jobs
-from tradepulse_pipeline.database.configurations import ConfigurationRow, insert_configuration
+from tradepulse_pipeline.database.candles import lock_candles
+from tradepulse_pipeline.database.configurations import (
+    ASSIGNED,
+    ConfigurationRow,
+    insert_configuration,
+    mark_if_outdated,
+)
 from tradepulse_pipeline.database.connection import Database
 from tradepulse_pipeline.database.trials import best_of, record_search
+from tradepulse_pipeline.market.quality import assess
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.orchestration.failures import told_plainly
 from tradepulse_pipeline.orchestration.names import branch_name, code_version
@@ -66,6 +73,10 @@ _MEANINGS: Final = {
     "profit_factor": "Null without a losing trade",
     "sample_size": "Number of trades",
     "template": "The V3 document that a trading bot reads",
+    "data_warnings": "What was notable about the candles",
+    "stale_at": "When the candles first turned into others than were trained on",
+    "stale_reason": "That first change",
+    "stale_candles": "Changes of single candles since",
     "data_fingerprint": "Hash of the candles that were trained on",
     "data_start": "Open time of the first candle",
     "data_end": "Close time of the last candle",
@@ -110,8 +121,10 @@ them. That record alone decides the lifecycle stage:
 | VALIDATION | fewer than 100 trades, or the evidence does not hold | 0.5 |
 | MATURE | 100 trades or more, Sharpe ratio above 1.5, and the evidence holds | 1 |
 
-A new training makes a new version; older ones are superseded, never overwritten. The V3 document is what a trading bot
-reads; what was not measured is null there.""",
+A new training makes a new version; older ones are superseded, never overwritten. When candles that were trained on are
+restated, added or set aside, the configuration is marked **stale** with the reason; the next materialization is fresh.
+What was notable about the candles goes with the configuration. The V3 document is what a trading bot reads; what was
+not measured is null there.""",
         metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "tradepulse.trained_configurations"},
     )
     def trained_configurations(
@@ -132,9 +145,14 @@ reads; what was not measured is null there.""",
                     n_trials=record.total_trials,
                     run_id=context.run.run_id,
                 )
-                built = build_configuration(series, strategy, trials.training, record, lineage, datetime.now(UTC))
+                warnings = [one.sentence for one in assess(stored.candles).problems if one.severity == "warning"]
+                built = build_configuration(
+                    series, strategy, trials.training, record, lineage, datetime.now(UTC), warnings
+                )
                 row = _store(db, job_id, series, strategy, built, trials, record, context.run.run_id)
                 versions += search_version(strategy, stored.fingerprint, trials.training, trials.found)
+                if row is not None and row.stale_reason is not None:
+                    context.log.warning(f"{series}: stale from the start, {row.stale_reason}. Train again.")
                 context.add_asset_metadata(
                     {**simulated_metadata(series), **_metadata(strategy, built, row, trials, record)},
                     partition_key=str(series),
@@ -154,15 +172,20 @@ def _store(
     record: OutOfSampleRecord,
     run_id: str,
 ) -> ConfigurationRow | None:
-    """Store configuration, search and the end of the training job's series, all or nothing."""
+    """Store configuration, search and the end of the training job's series, all or nothing.
+
+    Candles may have changed while it was trained; while it is being stored they cannot.
+    """
     best = best_of(trials.found.best)
 
     def store(connection: "Connection") -> ConfigurationRow | None:
         row = None
         if built is not None:
+            lock_candles(connection, series)
             row = insert_configuration(
                 connection, _row(built, job_id), reason=built.stage_reason, figures=built.stage_figures
             )
+            row = mark_if_outdated(connection, row)
         record_search(
             connection,
             training_job_id=job_id,
@@ -188,7 +211,7 @@ def _store(
 
 
 def _row(built: Configuration, job_id: UUID) -> ConfigurationRow:
-    assigned = ("training_job_id", "version", "is_active", "created_at")
+    assigned = ("training_job_id", *ASSIGNED)
     names = [field.name for field in fields(ConfigurationRow) if field.name not in assigned]
     values = {name: getattr(built if hasattr(built, name) else built.lineage, name) for name in names}
     return ConfigurationRow(training_job_id=job_id, **values)
@@ -212,6 +235,8 @@ def _metadata(
         "parameters": table(parameters, ("parameter", "value", "unit")),
         "configuration_id": str(built.id),
         "version": row.version,
+        **({"data_warnings": "\n".join(row.data_warnings)} if row.data_warnings else {}),
+        **({"stale": row.stale_reason} if row.stale_reason else {}),
         "lifecycle_stage": built.lifecycle_stage,
         **record_figures(record),
         "on_the_command_line": f"tradepulse show {built.id}",
