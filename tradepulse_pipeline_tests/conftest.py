@@ -36,3 +36,9 @@ def exchange_fixtures_dir() -> Path:
 def ticks_dir() -> Path:
     """The folder of recorded trades and order books, which the project does not ship."""
     return _shared("ticks")
+
+
+@pytest.fixture(scope="session")
+def equities_dir() -> Path:
+    """The folder of real stock prices with their splits and dividends, which the project does not ship."""
+    return _shared("equities")

@@ -152,15 +152,7 @@ def days_covered(frame: IndicatorFrame, start: int, stop: int) -> float:
 
 def bars_of(frame: IndicatorFrame) -> Bars:
     """Return the frame's candles as the kernels read them."""
-    return Bars(
-        frame.open_time_ms,
-        frame.open,
-        frame.high,
-        frame.low,
-        frame.close,
-        frame.is_filled,
-        frame.timeframe.milliseconds,
-    )
+    return Bars(frame.open, frame.high, frame.low, frame.close, frame.is_filled, frame.is_adjacent)
 
 
 def exit_rule_of(exits: Exits, account: AccountSettings) -> ExitRule:

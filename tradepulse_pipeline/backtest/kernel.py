@@ -31,15 +31,14 @@ TARGET_NONE, TARGET_R, TARGET_PRICE = range(3)
 
 
 class Bars(NamedTuple):
-    """Candles of a series, arrays of shape (n_bars,), and the length of one in ms."""
+    """Candles of a series, arrays of shape (n_bars,); ``is_adjacent``: the bar directly follows the one before."""
 
-    open_time_ms: IntArray
     open: FloatArray
     high: FloatArray
     low: FloatArray
     close: FloatArray
     is_filled: BoolArray
-    step_ms: int
+    is_adjacent: BoolArray
 
 
 class DecisionColumns(NamedTuple):
@@ -175,9 +174,8 @@ def entry_of(bars: Bars, decisions: DecisionColumns, rule: ExitRule, account: Ac
     stop_price = stop_of(decisions, rule, d)
     risk = side * (price - stop_price)
     target_price = target_of(decisions, rule, d, price, risk)
-    is_adjacent = bars.open_time_ms[j + 1] - bars.open_time_ms[j] == bars.step_ms
     quantity = 0.0
-    if is_adjacent and not is_void(bars.close[j], side, price, stop_price, target_price, risk):
+    if bars.is_adjacent[j + 1] and not is_void(bars.close[j], side, price, stop_price, target_price, risk):
         quantity = min(account.risk_fraction / risk, account.max_leverage / (price * (1.0 + account.fee_rate)))
     return Entry(side, price, stop_price, target_price, risk, quantity)
 

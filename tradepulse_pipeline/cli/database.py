@@ -49,9 +49,10 @@ def stored_candles(database: Database, series: SeriesKey) -> Candles:
     InvalidInputError
         If there are none; the message names the nearest series that there are.
     """
-    from tradepulse_pipeline.database.candles import coverage, load_candles
+    from tradepulse_pipeline.database.candles import coverage
+    from tradepulse_pipeline.database.corporate_actions import candles_for_training
 
-    candles = load_candles(database, series)
+    candles = candles_for_training(database, series)
     if len(candles):
         return candles
     stored = [str(one.series) for one in coverage(database)]

@@ -83,7 +83,7 @@ def import_candles(
         for paths in [files] if from_trades else [[path] for path in files]:
             try:
                 series = _series(paths[0], exchange, pair, timeframe)
-                read = _built(paths, series.timeframe) if from_trades else _read(paths[0], series.timeframe)
+                read = _built(paths, series.timeframe) if from_trades else _read(paths[0], series)
                 imported = _store(database, series, read, ", ".join(path.name for path in paths))
             except TradePulseError as error:
                 n_failed += len(paths)
@@ -114,10 +114,11 @@ def _series(path: Path, exchange: str | None, pair: str | None, timeframe: str |
     return series
 
 
-def _read(path: Path, timeframe: Timeframe) -> FileCandles:
+def _read(path: Path, series: SeriesKey) -> FileCandles:
+    from tradepulse_pipeline.market.calendars import calendar_of
     from tradepulse_pipeline.market.sources.files import read_candle_file
 
-    return read_candle_file(path, timeframe)
+    return read_candle_file(path, series.timeframe, calendar=calendar_of(series.exchange))
 
 
 def _built(paths: list[Path], timeframe: Timeframe) -> FileCandles:

@@ -37,9 +37,9 @@ def simulated_twin(series: SeriesKey) -> SeriesKey:
 
 def candles_at_hand(settings: Settings, database: Database, series: SeriesKey) -> tuple[SeriesKey, Candles]:
     """Return the stored candles of a series; without any, its simulated twin and the candles of that."""
-    from tradepulse_pipeline.database.candles import load_candles
+    from tradepulse_pipeline.database.corporate_actions import candles_for_training
 
-    stored = settings.history().select(load_candles(database, series))
+    stored = settings.history().select(candles_for_training(database, series))
     return (series, stored) if len(stored) else simulated_candles(settings, series)
 
 

@@ -45,8 +45,8 @@ def replay(
     from tradepulse_pipeline.configurations.comparison import compare_outcomes
     from tradepulse_pipeline.configurations.configuration import build_configuration, why_no_configuration
     from tradepulse_pipeline.configurations.lineage import collect_lineage
-    from tradepulse_pipeline.database.candles import load_candles
     from tradepulse_pipeline.database.configurations import get
+    from tradepulse_pipeline.database.corporate_actions import candles_for_training
     from tradepulse_pipeline.indicators.frame import IndicatorFrame
     from tradepulse_pipeline.strategies.own import register_own_strategies
     from tradepulse_pipeline.strategies.registry import get_strategy
@@ -58,7 +58,7 @@ def replay(
     with open_database(settings) as database:
         row = get(database, configuration_id)
         series = series_of(row)
-        candles = load_candles(database, series, _ms(row.data_start), _ms(row.data_end)).filled_forward()
+        candles = candles_for_training(database, series, _ms(row.data_start), _ms(row.data_end)).filled_forward()
     if not len(candles):
         raise InvalidInputError(f"The candles of {series} that {row.id} was trained on are no longer stored.")
     training = TrainingSettings.from_json_dict(row.settings)

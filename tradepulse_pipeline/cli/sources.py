@@ -26,10 +26,10 @@ def sources(
     [dim]$[/dim] tradepulse sources kraken:BTC-USD
     """
     from tradepulse_pipeline.market.series import Market
-    from tradepulse_pipeline.market.sources.registry import SHOWN_SOURCES, source_named, source_names
+    from tradepulse_pipeline.market.sources.registry import SHOWN, source_named, source_names
 
     settings = load_settings().sources()
-    names = SHOWN_SOURCES if market is None else source_names(Market.parse_key(market), settings)
+    names = SHOWN if market is None else source_names(Market.parse_key(market), settings)
     offers = {name: source_named(name, settings).offer() for name in names}
     if as_json:
         console.print_json({name: asdict(offer) for name, offer in offers.items()})

@@ -12,6 +12,7 @@ from tradepulse_pipeline.database.connection import Database
 from tradepulse_pipeline.database.staleness import mark_stale
 from tradepulse_pipeline.database.values import milliseconds_of, names_of, time_of
 from tradepulse_pipeline.errors import InvalidInputError
+from tradepulse_pipeline.market.calendars import calendar_of
 from tradepulse_pipeline.market.candles import PRICE_COLUMNS, Candles
 from tradepulse_pipeline.market.series import SeriesKey
 
@@ -330,4 +331,5 @@ def _decoded(series: SeriesKey, parts: list[bytes]) -> Candles:
         rows["close"],
         rows["volume"],
         rows["is_filled"],
+        calendar_of(series.exchange),
     )

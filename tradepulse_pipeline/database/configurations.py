@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from tradepulse_pipeline.database.candles import load_within, milliseconds_of
+from tradepulse_pipeline.database.candles import load_within
+from tradepulse_pipeline.database.values import milliseconds_of
 from tradepulse_pipeline.database.connection import Database, jsonb
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.series import SeriesKey

@@ -56,6 +56,9 @@ class IndicatorFrame:
     so that code written for the long side finds the mirror image of its patterns on the short side. Two things keep
     such code exact: relative moves are ``sign * (a / b - 1)`` and levels scaled by a fraction f are
     ``level * (1 - sign * f)``.
+
+    ``is_adjacent`` tells of each bar whether it directly follows the one before: the market's calendar expects no
+    candle between them. It is False for the first bar.
     """
 
     timeframe: Timeframe
@@ -66,6 +69,7 @@ class IndicatorFrame:
     close: FloatArray
     volume: FloatArray
     is_filled: BoolArray
+    is_adjacent: BoolArray
     indicators: tuple[Indicator, ...]
     columns: Mapping[str, FloatArray]
     sign: int = 1
@@ -103,6 +107,7 @@ class IndicatorFrame:
             candles.close,
             candles.volume,
             candles.is_filled,
+            np.append(False, candles.calendar.missing_between(candles.open_time_ms, candles.timeframe) == 0),
             wanted,
             {indicator.name: columns[indicator.name] for indicator in wanted},
         )
@@ -124,6 +129,7 @@ class IndicatorFrame:
             -self.close,
             self.volume,
             self.is_filled,
+            self.is_adjacent,
             self.indicators,
             {indicator.name: indicator.mirror(self.columns[indicator.name]) for indicator in self.indicators},
             -self.sign,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tradepulse_pipeline.errors import CandleError
+from tradepulse_pipeline.market.calendars import NEVER_CLOSES, TradingCalendar
 from tradepulse_pipeline.market.series import Timeframe
 
 FloatArray = NDArray[np.float64]
@@ -33,7 +34,8 @@ class Candles:
     """Closed candles of one series in time order, as contiguous arrays of shape (n_candles,).
 
     ``open_time_ms`` holds open times in UTC milliseconds, strictly increasing and on the timeframe's grid; prices are
-    in quote currency, volume in base currency; ``is_filled`` marks candles that were filled forward.
+    in quote currency, volume in base currency; ``is_filled`` marks candles that were filled forward. ``calendar`` tells
+    which candles are to be expected: between two neighbours that leave out none of them there is no gap.
 
     Raises
     ------
@@ -49,6 +51,7 @@ class Candles:
     close: FloatArray
     volume: FloatArray
     is_filled: BoolArray
+    calendar: TradingCalendar = NEVER_CLOSES
 
     def __post_init__(self) -> None:
         n = len(self.open_time_ms)
@@ -71,6 +74,7 @@ class Candles:
         close: FloatArray,
         volume: FloatArray,
         is_filled: BoolArray | None = None,
+        calendar: TradingCalendar = NEVER_CLOSES,
     ) -> Self:
         """Build candles from arrays of any layout; dtype and contiguity are fixed here, once."""
 
@@ -88,6 +92,7 @@ class Candles:
             column(close),
             column(volume),
             np.ascontiguousarray(filled, dtype=np.bool_),
+            calendar,
         )
 
     @classmethod
@@ -100,7 +105,8 @@ class Candles:
         times, first = np.unique(column("open_time_ms", np.int64), return_index=True)
         open_, high, low, close, volume = (column(name, np.float64)[first] for name in PRICE_COLUMNS)
         filled = column("is_filled", np.bool_)[first]
-        return cls.from_arrays(timeframe, times, open_, high, low, close, volume, filled)
+        calendar = parts[0].calendar if parts else NEVER_CLOSES
+        return cls.from_arrays(timeframe, times, open_, high, low, close, volume, filled, calendar)
 
     def __len__(self) -> int:
         return len(self.open_time_ms)
@@ -134,11 +140,12 @@ class Candles:
             self.close[index],
             self.volume[index],
             self.is_filled[index],
+            self.calendar,
         )
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of timeframe and all columns: equal candles, equal fingerprint, to the bit."""
-        digest = hashlib.sha256(self.timeframe.name.encode())
+        """Return the SHA-256 of timeframe, calendar and all columns: equal candles, equal fingerprint, to the bit."""
+        digest = hashlib.sha256(f"{self.timeframe}{self.calendar.venue}".encode())
         for name in ("open_time_ms", *PRICE_COLUMNS, "is_filled"):
             digest.update(getattr(self, name).tobytes())
         return digest.hexdigest()
@@ -146,11 +153,10 @@ class Candles:
     def filled_forward(self, max_fill: int = MAX_FILL) -> Self:
         """Return the candles with gaps of up to ``max_fill`` candles filled; longer gaps stay gaps.
 
-        A filled candle has open = high = low = close = the previous close, volume 0 and ``is_filled``. Filling twice
-        changes nothing.
+        Only candles that the calendar expects are filled in. A filled candle has open = high = low = close = the
+        previous close, volume 0 and ``is_filled``. Filling twice changes nothing.
         """
-        step = self.timeframe.milliseconds
-        missing = np.diff(self.open_time_ms) // step - 1
+        missing = self.calendar.missing_between(self.open_time_ms, self.timeframe)
         n_fill = np.where(missing <= max_fill, missing, 0)
         if len(self) == 0 or not n_fill.any():
             return self
@@ -165,19 +171,21 @@ class Candles:
 
         return type(self)(
             self.timeframe,
-            self.open_time_ms[origin] + offset * step,
+            self.calendar.shifted(self.open_time_ms[origin], offset, self.timeframe),
             price(self.open),
             price(self.high),
             price(self.low),
             self.close[origin],
             np.where(made, 0.0, self.volume[origin]),
             made | self.is_filled[origin],
+            self.calendar,
         )
 
 
 def broken_rules(candles: Candles) -> dict[str, IntArray]:
     """Return, for each rule of the data contract, the indices of the rows that break it."""
     prices = (candles.open, candles.high, candles.low, candles.close)
+    grid_ms = candles.calendar.grid_ms(candles.timeframe)
     finite = np.logical_and.reduce([np.isfinite(column) for column in (*prices, candles.volume)])
     with np.errstate(invalid="ignore"):
         rules = {
@@ -186,7 +194,7 @@ def broken_rules(candles: Candles) -> dict[str, IntArray]:
             "High below open or close": finite & (candles.high < np.maximum(candles.open, candles.close)),
             "Low above open or close": finite & (candles.low > np.minimum(candles.open, candles.close)),
             "Negative volume": finite & (candles.volume < 0),
-            "Open time off the timeframe's grid": candles.open_time_ms % candles.timeframe.milliseconds != 0,
+            "Open time off the timeframe's grid": candles.open_time_ms % grid_ms != 0,
             "Open time not after the one before": np.append(False, np.diff(candles.open_time_ms) <= 0),
         }
     return {rule: np.flatnonzero(broken) for rule, broken in rules.items()}

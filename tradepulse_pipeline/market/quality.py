@@ -42,7 +42,8 @@ class Problem:
 class QualityReport:
     """What a series of candles is like.
 
-    ``n_expected`` counts the candles of a series without gaps from the first to the last one. Candles that were filled
+    ``n_expected`` counts the candles of a series without gaps from the first to the last one, those of a closed market
+    left out. Candles that were filled
     forward count as missing. ``largest_move`` is the largest absolute simple return from the close of one candle to
     that of the next one that is there, at ``largest_move_ms``; ``n_large_moves`` counts those above ``LARGE_MOVE``.
     What a series is too short to have is 0, a time None.
@@ -134,16 +135,19 @@ def assess(candles: Candles) -> QualityReport:
     """Examine candles; they are changed in nothing, and a true extreme is not taken for an error."""
     is_real = ~candles.is_filled
     times, close = candles.open_time_ms[is_real], candles.close[is_real]
-    n, step = len(times), candles.timeframe.milliseconds
-    missing = np.diff(times) // step - 1
+    n, timeframe = len(times), candles.timeframe
+    missing = candles.calendar.missing_between(times, timeframe)
+    before_gaps = np.flatnonzero(missing)
+    n_missing = missing[before_gaps]
+    gap_starts = candles.calendar.shifted(times[before_gaps], np.ones_like(before_gaps), timeframe)
     moves = np.abs(close[1:] / close[:-1] - 1)
     largest = int(np.argmax(moves)) if len(moves) else None
     return QualityReport(
         n_candles=n,
         first_ms=int(times[0]) if n else None,
         last_ms=int(times[-1]) if n else None,
-        n_expected=int(times[-1] - times[0]) // step + 1 if n else 0,
-        gaps=tuple(Gap(int(times[at]) + step, int(missing[at])) for at in np.flatnonzero(missing)),
+        n_expected=n + int(n_missing.sum()),
+        gaps=tuple(map(Gap, gap_starts.tolist(), n_missing.tolist())),
         n_filled=int(candles.is_filled.sum()),
         n_zero_volume=int((candles.volume[is_real] == 0).sum()),
         n_flat=int((candles.high[is_real] == candles.low[is_real]).sum()),

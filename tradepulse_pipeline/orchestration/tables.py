@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from tradepulse_pipeline.configurations.lineage import code_hash
 from tradepulse_pipeline.indicators.catalogue import ALL_INDICATORS
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
+from tradepulse_pipeline.market.calendars import calendar_of
 from tradepulse_pipeline.market.candles import Candles, FloatArray
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.orchestration.artifacts import Artifact, ArtifactError, ArtifactStore
@@ -87,7 +88,8 @@ def read_frame(store: ArtifactStore, series: SeriesKey) -> StoredFrame:
     table, metadata, artifact = store.read_parquet((INDICATORS,), series)
     # Writable, as computed columns are: for the compiled engine, read-only arrays are another type.
     columns = {name: table[name].to_numpy(writable=True) for name in table.columns}
-    candles = Candles(series.timeframe, *(columns.pop(name) for name in CANDLE_COLUMNS))
+    arrays: dict[str, Any] = {name: columns.pop(name) for name in CANDLE_COLUMNS}
+    candles = Candles(series.timeframe, **arrays, calendar=calendar_of(series.exchange))
     if metadata["series"] != str(series) or candles.fingerprint() != metadata["fingerprint"]:
         raise ArtifactError(
             f"{INDICATORS} of {series}: the file {artifact.url} holds candles of {metadata['series']} or other ones "

@@ -16,6 +16,8 @@ from tradepulse_pipeline.database.server import database_url, stop_embedded
 
 TABLES = (
     "absent_candles",
+    "corporate_action_revisions",
+    "corporate_actions",
     "lifecycle_transitions",
     "market_data",
     "market_data_confirmed",

@@ -37,6 +37,8 @@ def tables(database: Database) -> list[str]:
 def test_the_projects_migrations_make_the_tables_and_running_them_again_changes_nothing(fresh: Database) -> None:
     assert migrate(fresh) == [path.name for path in sorted(MIGRATIONS.glob("*.sql"))]
     assert tables(fresh) == [
+        "corporate_action_revisions",
+        "corporate_actions",
         "lifecycle_transitions",
         "market_data",
         "market_data_confirmed",
@@ -45,6 +47,7 @@ def test_the_projects_migrations_make_the_tables_and_running_them_again_changes_
         "request_turns",
         "schema_migrations",
         "searches",
+        "source_deviations",
         "trained_configurations",
         "training_job_series",
         "training_jobs",
@@ -54,7 +57,7 @@ def test_the_projects_migrations_make_the_tables_and_running_them_again_changes_
 
 
 def test_candles_and_decisions_from_before_the_quarantine_grew_are_kept(fresh: Database, tmp_path: Path) -> None:
-    for path in sorted(MIGRATIONS.glob("*.sql"))[:5]:
+    for path in sorted(MIGRATIONS.glob("*.sql"))[:6]:
         shutil.copy(path, tmp_path)
     migrate(fresh, tmp_path)
     rows = """
@@ -73,7 +76,7 @@ def test_candles_and_decisions_from_before_the_quarantine_grew_are_kept(fresh: D
             '{}', '{}', '[]', '{}', 'f00', '2024-01-01Z', '2024-01-02Z', '1', 'e', '{}', 0, 'random', '{}', 1, 'r')
     """
     fresh.run(lambda connection: connection.execute(rows.encode()))
-    assert migrate(fresh) == ["006_candles_that_can_be_trusted.sql"]
+    assert migrate(fresh) == ["007_stale_configurations.sql", "008_equities.sql"]
     dismissed, waiting = quarantined(fresh, include_decided=True)
     assert (dismissed.decision, dismissed.decided_at) == ("dismissed", datetime(2024, 2, 1, tzinfo=UTC))
     assert dismissed.open_time_ms == 1_704_067_200_000

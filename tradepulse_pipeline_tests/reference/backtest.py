@@ -65,8 +65,12 @@ def run(
     account: Account,
     start: int = 0,
     stop: int | None = None,
+    expected: set[int] | None = None,
 ) -> tuple[list[Trade], list[float]]:
-    """Return the trades of the window ``[start, stop)`` and the equity at the close of each of its bars."""
+    """Return the trades of the window ``[start, stop)`` and the equity at the close of each of its bars.
+
+    ``expected`` holds the open times at which the market has candles, where it is not always open.
+    """
     stop = len(candles) if stop is None else stop
     orders_at: dict[int, list[Order]] = {}
     for order in orders:
@@ -78,7 +82,7 @@ def run(
     for j in range(start, stop - 1):
         if j < free_from or equity <= 1e-12 * account.initial_capital:  # what is left of a total loss is rounding
             continue
-        if j not in orders_at or not can_enter_after(candles, step_ms, j):
+        if j not in orders_at or not can_enter_after(candles, step_ms, j, expected):
             continue
         order = with_nearest_stop(orders_at[j], candles[j].close)
         trade = open_and_close(candles, order, account, equity, last=stop - 1)
@@ -99,10 +103,13 @@ def with_nearest_stop(orders: list[Order], close: float) -> Order:
     return min(orders, key=lambda order: abs(close - order.stop_price))
 
 
-def can_enter_after(candles: list[Candle], step_ms: int, j: int) -> bool:
+def can_enter_after(candles: list[Candle], step_ms: int, j: int, expected: set[int] | None = None) -> bool:
     if candles[j].is_filled or candles[j + 1].is_filled:
         return False
-    return candles[j + 1].open_time_ms - candles[j].open_time_ms == step_ms
+    now, then = candles[j].open_time_ms, candles[j + 1].open_time_ms
+    if expected is None:
+        return then - now == step_ms
+    return not any(now < time < then for time in expected)
 
 
 def open_and_close(candles: list[Candle], order: Order, account: Account, equity: float, last: int) -> Trade | None:

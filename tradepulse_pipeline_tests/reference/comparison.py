@@ -88,9 +88,10 @@ def assert_same_result(
     orders: list[Order],
     account: AccountSettings,
     window: BarRange,
+    expected: set[int] | None = None,
 ) -> list[Trade]:
     """Compare a run's trades, equity and metrics with those of the reference, and return the reference's trades."""
-    trades, equity = run(candles, step_ms, orders, account, *window)
+    trades, equity = run(candles, step_ms, orders, account, *window, expected=expected)
     times = [candle.open_time_ms for candle in candles[slice(*window)]]
     metrics = all_metrics(trades, equity, times, days_of(times, step_ms), account.initial_capital)
     assert_same_trades(found.trades, trades)

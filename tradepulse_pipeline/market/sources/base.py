@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from tradepulse_pipeline.market.candles import Candles
+from tradepulse_pipeline.market.corporate_actions import CorporateAction
 from tradepulse_pipeline.market.series import SeriesKey, Timeframe
 from tradepulse_pipeline.market.sources.rows import Rejected
 
@@ -83,5 +84,25 @@ class CandleSource(Protocol):
         ------
         InvalidInputError, SourceError
             As for :meth:`check`; the pages yielded before hold.
+        """
+        ...
+
+
+@runtime_checkable
+class CorporateActionSource(Protocol):
+    """A source that also knows the splits and dividends of its shares."""
+
+    @property
+    def name(self) -> str:
+        """As of :class:`CandleSource`."""
+        ...
+
+    def actions(self, series: SeriesKey) -> tuple[CorporateAction, ...]:
+        """Return all splits and dividends of a share, in the order of their dates, dividends as they were paid.
+
+        Raises
+        ------
+        InvalidInputError, SourceError
+            As for :meth:`CandleSource.check`.
         """
         ...

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import numpy as np
 
 from tradepulse_pipeline.errors import CandleError
+from tradepulse_pipeline.market.calendars import NEVER_CLOSES, TradingCalendar
 from tradepulse_pipeline.market.candles import Candles, FloatArray
 from tradepulse_pipeline.market.series import TIMEFRAMES, Timeframe
 from tradepulse_pipeline.market.sources.rows import Rejected, clean_rows, count_reasons
@@ -53,7 +54,9 @@ class FileCandles:
     n_rows: int
 
 
-def read_candle_file(path: Path, timeframe: Timeframe, *, now_ms: int | None = None) -> FileCandles:
+def read_candle_file(
+    path: Path, timeframe: Timeframe, *, now_ms: int | None = None, calendar: TradingCalendar = NEVER_CLOSES
+) -> FileCandles:
     """Read candles from a file, and set aside the rows that are none.
 
     Columns are recognised by name, or by position in a table without names: time, open, high, low, close, volume
@@ -68,6 +71,8 @@ def read_candle_file(path: Path, timeframe: Timeframe, *, now_ms: int | None = N
         The span of one candle.
     now_ms : int or None
         The time, in UTC milliseconds, up to which candles have closed; None for the present.
+    calendar : TradingCalendar
+        That of the market.
 
     Raises
     ------
@@ -77,12 +82,19 @@ def read_candle_file(path: Path, timeframe: Timeframe, *, now_ms: int | None = N
     """
     try:
         with path.open("rb") as file:
-            return read_candles(file, path.name, timeframe, now_ms=now_ms)
+            return read_candles(file, path.name, timeframe, now_ms=now_ms, calendar=calendar)
     except OSError as error:
         raise CandleError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def read_candles(file: IO[bytes], name: str, timeframe: Timeframe, *, now_ms: int | None = None) -> FileCandles:
+def read_candles(
+    file: IO[bytes],
+    name: str,
+    timeframe: Timeframe,
+    *,
+    now_ms: int | None = None,
+    calendar: TradingCalendar = NEVER_CLOSES,
+) -> FileCandles:
     """Read candles from an open file, whose ``name`` tells its kind; else as :func:`read_candle_file`."""
     data, suffix = unpacked(file, name)
     try:
@@ -94,7 +106,8 @@ def read_candles(file: IO[bytes], name: str, timeframe: Timeframe, *, now_ms: in
         raise CandleError(f"{name} is not a readable {suffix} file: {detail}") from error
     times, values = _columns(frame, name)
     _check_timeframe(times, timeframe, name)
-    cleaned = clean_rows(times, values, timeframe, now_ms=time.time_ns() // 1_000_000 if now_ms is None else now_ms)
+    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    cleaned = clean_rows(times, values, timeframe, now_ms=now_ms, calendar=calendar)
     if len(cleaned.rejected) * 2 > frame.height or not len(cleaned.candles):
         raise CandleError(
             f"{name}: only {len(cleaned.candles)} of {frame.height} rows are valid candles: "

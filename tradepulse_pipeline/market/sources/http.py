@@ -99,6 +99,20 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     return outcome.result(timeout=seconds)
 
 
+def in_time(seconds: float, request: Callable[[], T]) -> T:
+    """Return what ``request`` returns, as :func:`within` does.
+
+    Raises
+    ------
+    TransientError
+        If it takes longer than ``seconds``.
+    """
+    try:
+        return within(seconds, request)
+    except TimeoutError as error:
+        raise TransientError(f"no full reply within {seconds:g} s", is_answered=False) from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retrying:
     """Makes the requests of the source ``name``, again where that can help, and says what was tried when it does not.
@@ -180,21 +194,63 @@ class Reply(NamedTuple):
         return f"{content_type}, starts with {self.content[:60].decode(errors='replace')!r}"
 
 
-def request_once(
-    session: Any, name: str, url: str, *, method: str = "GET", headers: Any = None, body: Any = None, deadline_s: float
-) -> Reply:
-    """Make one request of the source ``name`` with a :class:`requests.Session`, and return the reply.
-
-    After ``deadline_s`` it is given up, however far the reply has come.
+def refuse(name: str, url: str, reply: Reply) -> None:
+    """Raise the error for a status that says all there is to say, whatever the body holds.
 
     Raises
     ------
     TransientError
-        For what may pass: no connection, 429, 5xx, a body that is cut short.
+        For 429 and 5xx.
     SourceUnreachableError
         For a refusal of requests from this place (401, 403, 407, 451).
     SourceError
-        For what else will not pass: a ban (418), a redirect, a reply without end.
+        For a ban (418) and a redirect.
+    """
+    status = reply.status
+    seconds = reply.headers.get("Retry-After", "")
+    retry_after = float(seconds) if seconds.isdigit() else None
+    wait = f" for {seconds} s" if retry_after is not None else ""
+    if 300 <= status < 400:
+        raise SourceError(
+            f"{name} redirects {url} to {reply.headers.get('Location', 'nowhere')!r}; redirects are not followed. "
+            "Check the exchange's address in the settings, and that no proxy or login page is in between."
+        )
+    if status == 418:
+        raise SourceError(
+            f"{name} has banned this address{wait} for too many requests (HTTP 418). "
+            "Wait until the ban has ended, then run again: what was fetched is kept."
+        )
+    if status in {401, 403, 407, 451}:
+        raise SourceUnreachableError(
+            f"{name} refuses requests from here (HTTP {status}), as exchanges do for some countries and "
+            "data centres. Use another exchange, or import files of its candles."
+        )
+    if status == 429 or status >= 500:
+        raise TransientError(f"{name} answered HTTP {status} to {url}", is_answered=True, retry_after_s=retry_after)
+
+
+def request_once(
+    session: Any,
+    name: str,
+    url: str,
+    *,
+    method: str = "GET",
+    headers: Any = None,
+    body: Any = None,
+    deadline_s: float,
+    refuse: Callable[[str, str, Reply], None] = refuse,
+) -> Reply:
+    """Make one request of the source ``name`` with a :class:`requests.Session`, and return the reply.
+
+    After ``deadline_s`` it is given up, however far the reply has come; ``refuse`` raises for a status that is an
+    error.
+
+    Raises
+    ------
+    TransientError
+        For what may pass: no connection, a body that is cut short, and as :func:`refuse` says.
+    SourceError
+        For a reply without end, and as :func:`refuse` says.
     """
     import requests
 
@@ -210,17 +266,31 @@ def request_once(
         return Reply(response.status_code, response.reason, response.headers, bytes(content))
 
     try:
-        reply = within(deadline_s, request)
-    except TimeoutError as error:
-        raise TransientError(f"no full reply within {deadline_s:g} s", is_answered=False) from error
+        reply = in_time(deadline_s, request)
     except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
         raise TransientError(f"{name} cut its reply short ({url}): {error}", is_answered=True) from error
     except requests.RequestException as error:
         raise TransientError(
             f"no connection to {urlsplit(url).netloc}: {_root_cause(error)}", is_answered=False
         ) from error
-    _refuse(name, reply.status, url, reply.headers)
+    refuse(name, url, reply)
     return reply
+
+
+def json_of(name: str, url: str, reply: Reply) -> Any:
+    """Return the JSON that a reply holds.
+
+    Raises
+    ------
+    TransientError, SourceError
+        If it holds none: HTML, nothing, half of it. With a status that is an error it will not pass.
+    """
+    try:
+        return json.loads(reply.content.decode(errors="replace"))
+    except ValueError as error:
+        size = len(reply.content)
+        message = f"{name} sent no JSON (HTTP {reply.status}, {size} characters, {reply.beginning}) for {url}"
+        raise (TransientError(message, is_answered=True) if reply.status < 400 else SourceError(message)) from error
 
 
 class GuardedHttp:
@@ -266,39 +336,11 @@ class GuardedHttp:
             self.session, self.id, url, method=method, headers=headers, body=body, deadline_s=self.deadline_s
         )
         status, text = got.status, got.content.decode(errors="replace")
-        try:
-            self.reply = json.loads(text)
-        except ValueError as error:
-            message = f"{self.id} sent no JSON (HTTP {status}, {len(text)} characters, {got.beginning}) for {url}"
-            raise (TransientError(message, is_answered=True) if status < 400 else SourceError(message)) from error
+        self.reply = json_of(self.id, url, got)
         self.handle_errors(status, got.reason, url, method, got.headers, text, self.reply, headers, body)
         if status >= 400:
             raise SourceError(f"{self.id} answered HTTP {status} {got.reason} to {url}: {text[:200]}")
         return self.reply
-
-
-def _refuse(name: str, status: int, url: str, headers: Mapping[str, str]) -> None:
-    """Raise the error for a status that says all there is to say, whatever the body holds."""
-    seconds = headers.get("Retry-After", "")
-    retry_after = float(seconds) if seconds.isdigit() else None
-    wait = f" for {seconds} s" if retry_after is not None else ""
-    if 300 <= status < 400:
-        raise SourceError(
-            f"{name} redirects {url} to {headers.get('Location', 'nowhere')!r}; redirects are not followed. "
-            "Check the exchange's address in the settings, and that no proxy or login page is in between."
-        )
-    if status == 418:
-        raise SourceError(
-            f"{name} has banned this address{wait} for too many requests (HTTP 418). "
-            "Wait until the ban has ended, then run again: what was fetched is kept."
-        )
-    if status in {401, 403, 407, 451}:
-        raise SourceUnreachableError(
-            f"{name} refuses requests from here (HTTP {status}), as exchanges do for some countries and "
-            "data centres. Use another exchange, or import files of its candles."
-        )
-    if status == 429 or status >= 500:
-        raise TransientError(f"{name} answered HTTP {status} to {url}", is_answered=True, retry_after_s=retry_after)
 
 
 def _root_cause(error: BaseException) -> str:

@@ -8,18 +8,38 @@ from pathlib import Path
 from typing import Final
 
 from tradepulse_pipeline.errors import one_of
+from tradepulse_pipeline.market.calendars import calendar_of, session_venues
 from tradepulse_pipeline.market.series import SIMULATED_EXCHANGE, Market
+from tradepulse_pipeline.market.sources.alpha_vantage import AlphaVantageSource
 from tradepulse_pipeline.market.sources.archives import ARCHIVES, ArchiveSource
 from tradepulse_pipeline.market.sources.base import CandleSource
 from tradepulse_pipeline.market.sources.exchange import ExchangeSource
 from tradepulse_pipeline.market.sources.folder import FolderSource
 from tradepulse_pipeline.market.sources.http import Patience
 from tradepulse_pipeline.market.sources.pace import Pace, local_pace
+from tradepulse_pipeline.market.sources.polygon import PolygonSource
 from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings, SimulatedSource
 from tradepulse_pipeline.market.sources.trades import TRADE_PAGES, TradesSource
+from tradepulse_pipeline.market.sources.vendors import KeyedSource
+from tradepulse_pipeline.market.sources.yahoo import YahooSource
+
+YAHOO: Final = "yahoo"
+#: Data vendors that want a key.
+KEYED: Final[Mapping[str, type[KeyedSource]]] = {
+    "alpha_vantage": AlphaVantageSource,
+    "polygon": PolygonSource,
+}
 
 #: What a folder of candle files is called: ``folder:PATH``.
 FOLDER: Final = "folder:"
+
+#: What a person is shown who asks what there is.
+SHOWN: Final = (
+    *("binance", "kraken", "coinbase", "bybit", "delta", "okx"),
+    *(f"{name}.trades" for name in TRADE_PAGES),
+    *(f"{name}.archive" for name in ARCHIVES),
+    *(YAHOO, *KEYED, SIMULATED_EXCHANGE),
+)
 
 #: What follows an exchange's name in those of its further sources.
 ARCHIVE: Final = ".archive"
@@ -32,15 +52,13 @@ class SourceSettings:
 
     ``base_url`` (scheme and host) takes the place of all addresses, if given. ``order`` holds names of sources by
     exchange (``kraken``) or market (``kraken:BTC-USD``); what is not in it has its default: the exchange itself, Yahoo
-    for stocks. ``keys`` are the data vendors' keys by the name of the source. ``pace`` gives the turns of a venue, by
-    default those of this process.
+    for shares. ``pace`` gives the turns of a venue, by default those of this process.
     """
 
     simulated: SimulatedMarketSettings = field(default_factory=SimulatedMarketSettings)
     base_url: str | None = None
     patience: Patience = field(default_factory=Patience)
     order: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     pace: Callable[[str], Pace] = local_pace
 
 
@@ -48,7 +66,7 @@ def exchange_names() -> tuple[str, ...]:
     """Return every exchange that a series may be of: the simulated one first, then ccxt's, then stock exchanges."""
     import ccxt
 
-    return (SIMULATED_EXCHANGE, *ccxt.exchanges)
+    return (SIMULATED_EXCHANGE, *ccxt.exchanges, *session_venues())
 
 
 def check_exchange(exchange: str) -> None:
@@ -61,7 +79,7 @@ def check_exchange(exchange: str) -> None:
     """
     import ccxt
 
-    if exchange != SIMULATED_EXCHANGE and exchange not in ccxt.exchanges:
+    if exchange != SIMULATED_EXCHANGE and exchange not in ccxt.exchanges and exchange not in session_venues():
         raise one_of("exchange", exchange, exchange_names())
 
 
@@ -69,7 +87,8 @@ def source_names(market: Market, settings: SourceSettings) -> tuple[str, ...]:
     """Return what the sources of a market are called, in the order in which they are asked."""
     if market.is_simulated:
         return (SIMULATED_EXCHANGE,)
-    return settings.order.get(str(market), settings.order.get(market.exchange, (market.exchange,)))
+    default = market.exchange if calendar_of(market.exchange).never_closes else YAHOO
+    return settings.order.get(str(market), settings.order.get(market.exchange, (default,)))
 
 
 def sources_for(market: Market, settings: SourceSettings | None = None) -> list[CandleSource]:
@@ -101,12 +120,16 @@ def source_named(name: str, settings: SourceSettings | None = None) -> CandleSou
         return FolderSource(Path(name.removeprefix(FOLDER)).expanduser())
     if name == SIMULATED_EXCHANGE:
         return SimulatedSource(settings.simulated)
+    if name == YAHOO:
+        return YahooSource(patience=settings.patience)
+    if name in KEYED:
+        return KEYED[name](base_url=settings.base_url, patience=settings.patience)
     if name.endswith(ARCHIVE):
         return ArchiveSource(name.removesuffix(ARCHIVE), base_url=settings.base_url, patience=settings.patience)
     exchange = name.removesuffix(TRADES)
     if exchange not in (TRADE_PAGES if name.endswith(TRADES) else ccxt.exchanges):
         built = (*(f"{one}{TRADES}" for one in TRADE_PAGES), *(f"{one}{ARCHIVE}" for one in ARCHIVES))
-        raise one_of("source", name, (*built, *ccxt.exchanges))
+        raise one_of("source", name, (*built, YAHOO, *KEYED, *ccxt.exchanges))
     source = ExchangeSource(
         exchange, base_url=settings.base_url, patience=settings.patience, pace=settings.pace(exchange)
     )

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tradepulse_pipeline.market.calendars import NEVER_CLOSES, TradingCalendar
 from tradepulse_pipeline.market.candles import BoolArray, Candles, FloatArray, IntArray
 from tradepulse_pipeline.market.series import Timeframe
 from tradepulse_pipeline.market.sources.times import to_milliseconds
@@ -64,7 +65,12 @@ def rejected_within(rejected: Sequence[Rejected], start_ms: int, end_ms: int) ->
 
 
 def clean_rows(
-    times: NDArray[np.int64] | FloatArray, values: FloatArray, timeframe: Timeframe, *, now_ms: int
+    times: NDArray[np.int64] | FloatArray,
+    values: FloatArray,
+    timeframe: Timeframe,
+    *,
+    now_ms: int,
+    calendar: TradingCalendar = NEVER_CLOSES,
 ) -> CleanedRows:
     """Turn raw rows into valid candles and rejected rows.
 
@@ -83,9 +89,11 @@ def clean_rows(
         The span of one candle.
     now_ms : int
         The time, in UTC milliseconds, up to which candles have closed.
+    calendar : TradingCalendar
+        That of the market, which the candles carry on.
     """
     times_ms = to_milliseconds(times)
-    reasons = _reasons(times_ms, values, timeframe, now_ms)
+    reasons = _reasons(times_ms, values, timeframe, now_ms, calendar)
     sound = np.flatnonzero(reasons == "")
 
     # Stable: rows of one open time stay in the order in which they came.
@@ -101,9 +109,12 @@ def clean_rows(
     reasons[last[backwards]] = "out of time order"
     kept = last[~backwards]
 
+    open_, high, low, close, volume = values[kept].T
     rejected = np.flatnonzero(reasons != "")
     return CleanedRows(
-        candles=Candles.from_arrays(timeframe, times_ms[kept].astype(np.int64), *values[kept].T),
+        candles=Candles.from_arrays(
+            timeframe, times_ms[kept].astype(np.int64), open_, high, low, close, volume, calendar=calendar
+        ),
         rejected=tuple(
             Rejected(row=int(row) + 1, reason=str(reasons[row]), values=(float(times_ms[row]), *values[row].tolist()))
             for row in rejected
@@ -112,13 +123,15 @@ def clean_rows(
     )
 
 
-def _reasons(times_ms: FloatArray, values: FloatArray, timeframe: Timeframe, now_ms: int) -> NDArray[np.object_]:
+def _reasons(
+    times_ms: FloatArray, values: FloatArray, timeframe: Timeframe, now_ms: int, calendar: TradingCalendar
+) -> NDArray[np.object_]:
     """Return per row the first rule that it breaks taken by itself, '' for none."""
     open_, high, low, close, volume = values.T
     with np.errstate(invalid="ignore"):
         rules = {
             "without an open time": ~(np.isfinite(times_ms) & (times_ms > 0)),
-            f"with an open time off the {timeframe} grid": times_ms % timeframe.milliseconds != 0,
+            f"with an open time off the {timeframe} grid": times_ms % calendar.grid_ms(timeframe) != 0,
             "in the future": times_ms > now_ms,
             NOT_CLOSED: times_ms + timeframe.milliseconds > now_ms,
             "with a value that is missing or not a number": np.isnan(values).any(axis=1),

@@ -4,7 +4,7 @@ from typing import Final
 
 import dagster as dg
 
-from tradepulse_pipeline.database.candles import load_candles
+from tradepulse_pipeline.database.corporate_actions import candles_for_training
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.indicators.catalogue import ALL_INDICATORS
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
@@ -51,7 +51,7 @@ def indicators(
         db, store = database.open(), artifacts.open()
         fingerprints: list[str] = []
         for series in series_of(context):
-            stored = history.select(load_candles(db, series, history.start_ms, history.end_ms))
+            stored = history.select(candles_for_training(db, series, history.start_ms, history.end_ms))
             if not len(stored):
                 raise InvalidInputError(
                     f"No candles of {series} are stored in the span asked for. Materialize market_data for {series} "

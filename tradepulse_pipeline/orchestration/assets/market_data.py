@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import dagster as dg
 
-from tradepulse_pipeline.database.candles import load_candles
 from tradepulse_pipeline.database.connection import Database
+from tradepulse_pipeline.database.corporate_actions import candles_for_training
 from tradepulse_pipeline.database.ingestion import Ingestion, refresh
 from tradepulse_pipeline.database.pace import DatabasePace
 from tradepulse_pipeline.market.candles import Candles
@@ -92,7 +92,7 @@ def market_data(
             ingestion = refresh(db, series, history, make_sources, reporter(context, db, job_id, series))
             for warning in ingestion.warnings:
                 context.log.warning(warning)
-            candles = history.select(load_candles(db, series, history.start_ms, history.end_ms))
+            candles = history.select(candles_for_training(db, series, history.start_ms, history.end_ms))
             report = reports[str(series)] = assess(candles)
             fingerprints.append(candles.fingerprint())
             context.add_asset_metadata(
