@@ -21,6 +21,7 @@ CREATE TABLE source_deviations (
     against text NOT NULL,
     figures jsonb NOT NULL,
     sentence text NOT NULL,
+    is_notable boolean NOT NULL,
     at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (exchange, pair, timeframe, source, against)
 );

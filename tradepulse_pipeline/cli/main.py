@@ -17,6 +17,7 @@ from tradepulse_pipeline.cli.import_candles import import_candles
 from tradepulse_pipeline.cli.jobs import jobs
 from tradepulse_pipeline.cli.markets import markets
 from tradepulse_pipeline.cli.options import normalized
+from tradepulse_pipeline.cli.quality import quality
 from tradepulse_pipeline.cli.quarantine import add, dismiss_rows, keep_candles, list_rows, release_rows
 from tradepulse_pipeline.cli.replay import replay
 from tradepulse_pipeline.cli.results import results, show
@@ -90,6 +91,7 @@ for command, name, panel in (
     (show, "show", "Look"),
     (jobs, "jobs", "Look"),
     (markets, "markets", "Look"),
+    (quality, "quality", "Look"),
     (import_candles, "import", "Set up"),
     (up, "up", "Set up"),
     (config, "config", "Set up"),

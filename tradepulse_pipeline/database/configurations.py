@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from tradepulse_pipeline.database.candles import load_within
-from tradepulse_pipeline.database.values import milliseconds_of
 from tradepulse_pipeline.database.connection import Database, jsonb
+from tradepulse_pipeline.database.values import milliseconds_of
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.market.sources.times import iso_utc

@@ -38,13 +38,15 @@ _OTHERS: Final = f"""
     ORDER BY "timestamp"
 """  # noqa: S608 - the names of columns and parameters alone
 _STORE_DEVIATION: Final = """
-    INSERT INTO source_deviations (exchange, pair, timeframe, source, against, figures, sentence)
-    VALUES (%(exchange)s, %(pair)s, %(timeframe)s, %(source)s, %(against)s, %(figures)s, %(sentence)s)
+    INSERT INTO source_deviations (exchange, pair, timeframe, source, against, figures, sentence, is_notable)
+    VALUES (%(exchange)s, %(pair)s, %(timeframe)s, %(source)s, %(against)s, %(figures)s, %(sentence)s,
+        %(is_notable)s)
     ON CONFLICT (exchange, pair, timeframe, source, against)
-    DO UPDATE SET figures = excluded.figures, sentence = excluded.sentence, at = now()
+    DO UPDATE SET figures = excluded.figures, sentence = excluded.sentence,
+        is_notable = excluded.is_notable, at = now()
 """
 _DEVIATIONS: Final = f"""
-    SELECT source, against, sentence, at FROM source_deviations WHERE {_SERIES} ORDER BY at DESC
+    SELECT source, against, sentence, is_notable, at FROM source_deviations WHERE {_SERIES} ORDER BY at DESC
 """  # noqa: S608 - the names of columns and parameters alone
 
 
@@ -55,6 +57,7 @@ class StoredDeviation:
     source: str
     against: str
     sentence: str
+    is_notable: bool
     at: datetime
 
 
@@ -101,6 +104,7 @@ def store_deviation(database: Database, series: SeriesKey, deviation: Deviation,
         "against": against,
         "figures": jsonb(asdict(deviation), "A deviation"),
         "sentence": deviation.sentence(against, source),
+        "is_notable": deviation.is_notable,
     }
     database.run(lambda connection: connection.execute(_STORE_DEVIATION, values))
 
@@ -108,4 +112,6 @@ def store_deviation(database: Database, series: SeriesKey, deviation: Deviation,
 def deviations(database: Database, series: SeriesKey) -> list[StoredDeviation]:
     """Return the comparisons of the series' sources, the latest first."""
     rows = database.run(lambda connection: connection.execute(_DEVIATIONS, names_of(series)).fetchall())
-    return [StoredDeviation(source=row[0], against=row[1], sentence=row[2], at=row[3]) for row in rows]
+    return [
+        StoredDeviation(source=row[0], against=row[1], sentence=row[2], is_notable=row[3], at=row[4]) for row in rows
+    ]

@@ -130,6 +130,10 @@ class Candles:
         """Return the candles that open at these times, as far as they are there."""
         return self._taken(np.flatnonzero(np.isin(self.open_time_ms, open_time_ms)))
 
+    def traded(self) -> Self:
+        """Return the candles without those that were filled forward."""
+        return self._taken(np.flatnonzero(~self.is_filled)) if self.is_filled.any() else self
+
     def _taken(self, index: _Rows) -> Self:
         return type(self)(
             self.timeframe,

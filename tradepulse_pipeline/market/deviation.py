@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from tradepulse_pipeline.errors import InvalidInputError
-from tradepulse_pipeline.market.candles import PRICE_COLUMNS, BoolArray, Candles, FloatArray, IntArray
+from tradepulse_pipeline.market.candles import BoolArray, Candles, FloatArray, IntArray
 from tradepulse_pipeline.market.series import MS_PER_MINUTE
 from tradepulse_pipeline.market.sources.times import iso_utc
 
@@ -131,7 +131,7 @@ def compare(first: Candles, second: Candles, *, tolerance: float = TOLERANCE) ->
         raise InvalidInputError(
             f"Candles of {first.timeframe} cannot be compared with candles of {second.timeframe}: resample one of them."
         )
-    a, b = _real(first), _real(second)
+    a, b = first.traded(), second.traded()
     common, in_a, in_b = _common(a.open_time_ms, b.open_time_ms)
     prices = np.max(
         [_deviation(getattr(a, name)[in_a], getattr(b, name)[in_b]) for name in ("open", "high", "low", "close")],
@@ -161,14 +161,6 @@ def compare(first: Candles, second: Candles, *, tolerance: float = TOLERANCE) ->
         price_factor=_power_of_ten(a.close[alike_a], b.close[alike_b]),
         volume_factor=_power_of_ten(a.volume[alike_a], b.volume[alike_b]),
     )
-
-
-def _real(candles: Candles) -> Candles:
-    kept = ~candles.is_filled
-    if kept.all():
-        return candles
-    prices = (getattr(candles, name)[kept] for name in PRICE_COLUMNS)
-    return Candles.from_arrays(candles.timeframe, candles.open_time_ms[kept], *prices)
 
 
 def _common(a: IntArray, b: IntArray) -> tuple[IntArray, IntArray, IntArray]:

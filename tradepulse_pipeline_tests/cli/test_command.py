@@ -32,7 +32,7 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert "HEAVY []" in done.stdout
     assert set(COMMANDS) == {
         "train", "up", "import", "backtest", "check", "estimate", "results", "show", "jobs", "markets", "replay",
-        "config",
+        "config", "quality",
     }  # fmt: skip
     for name in COMMANDS:
         assert f" {name} " in done.stdout

@@ -18,6 +18,7 @@ from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.history import HistorySettings
 from tradepulse_pipeline.optimizers.settings import SearchSettings
 from tradepulse_pipeline.orchestration.names import DEFINITIONS, PARTITION_TAG
+from tradepulse_pipeline.orchestration.partitions import SERIES
 from tradepulse_pipeline.orchestration.resources import SettingsResource
 from tradepulse_pipeline.strategies.registry import get_strategy, strategy_names
 from tradepulse_pipeline.validation.training import TrainingSettings
@@ -61,10 +62,15 @@ def test_every_asset_is_presented():
         assert node.metadata["dagster/column_schema"].columns, key
 
 
-def test_the_check_on_candles_blocks():
-    (check,) = defs.get_repository_def().asset_graph.asset_check_keys
-    assert (check.asset_key.to_user_string(), check.name) == ("market_data", "candles_are_fit")
-    assert defs.get_repository_def().asset_graph.get_check_spec(check).blocking
+def test_the_checks_on_candles_and_which_of_them_block():
+    graph = defs.get_repository_def().asset_graph
+    checks = {key.name: graph.get_check_spec(key) for key in graph.asset_check_keys}
+    assert {spec.asset_key.to_user_string() for spec in checks.values()} == {"market_data"}
+    assert {name for name, spec in checks.items() if spec.blocking} == {"enough_candles", "prices_are_plausible"}
+    assert set(checks) - {"enough_candles", "prices_are_plausible"} == {
+        "no_outages", "market_is_liquid", "candles_are_fresh", "sources_agree",
+    }  # fmt: skip
+    assert all(spec.description and spec.partitions_def == SERIES for spec in checks.values())
 
 
 def test_the_jobs_and_what_they_make():

@@ -19,8 +19,10 @@ from tradepulse_pipeline.database.trials import searches_of, trials_of
 from tradepulse_pipeline.definitions import build_definitions
 from tradepulse_pipeline.indicators.catalogue import ALL_INDICATORS
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
+from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.market.series import MS_PER_DAY, SeriesKey
 from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings, simulate
+from tradepulse_pipeline.market.sources.times import iso_utc
 from tradepulse_pipeline.orchestration.names import TRAINING_JOB_TAG
 from tradepulse_pipeline.orchestration.presentation import DECIMALS, IN_SAMPLE
 from tradepulse_pipeline.orchestration.progress import listening
@@ -123,9 +125,12 @@ def test_a_training_makes_every_asset_and_stores_a_configuration(train, database
         result = train(key)
     assert result.success
     assert [event.asset_key for event in result.get_asset_materialization_events()] == CHAIN
-    (check,) = result.get_asset_check_evaluations()
-    assert check.passed
-    assert check.description.startswith(f"{key}: Fit to train on: 8,064 of 8,064 candles")
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert checks["enough_candles"].passed
+    assert checks["prices_are_plausible"].passed
+    assert {check.partition for check in checks.values()} == {key}
+    assert checks["enough_candles"].metadata["candles"].value == 8_064
+    assert metadata_of(result, CHAIN[0], key)["verdict"].startswith("Fit to train on: 8,064 of 8,064 candles")
 
     (configuration,) = list_configurations(database, exchange="simulated", pair="BTC/USDT", timeframe="5m")
     figures = metadata_of(result, CONFIGURATIONS, key)
@@ -294,12 +299,42 @@ def test_bad_candles_block_the_training(train, database, capfd):
         store_candles(database, SeriesKey.parse(key), part, "file")
     result = train(key, settings=SMALL.model_copy(update={"source": "stored"}))
     assert not result.success
-    (check,) = result.get_asset_check_evaluations()
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    check = checks["enough_candles"]
     assert (check.passed, check.severity, check.blocking) == (False, dg.AssetCheckSeverity.ERROR, True)
     assert "Only 400 of" in check.description
-    assert f"market_data - {check.description}" in capfd.readouterr().err  # the run's log says why, in red
+    outages = checks["no_outages"]
+    assert (outages.passed, outages.severity, outages.blocking) == (False, dg.AssetCheckSeverity.WARN, False)
+    (gap,) = outages.metadata["longest_gaps"].records
+    assert gap.data["missing candles"] == len(candles) - 400
+    told = f"market_data - {key}: Not fit to train on. Only 400 of"
+    assert told in capfd.readouterr().err  # the run's log says why, in red
     assert [event.asset_key for event in result.get_asset_materialization_events()] == CHAIN[:1]
     assert list_configurations(database, pair="HOLES/USDT") == []
+
+
+def test_a_likely_mistake_in_the_candles_blocks_the_training_and_a_large_true_move_does_not(train, database):
+    candles = stored_candles(database, "binance:MOVED-USDT:5m")
+    half = len(candles) // 2
+    scale = np.where(np.arange(len(candles)) < half, 1.0, 1.5)
+    slipped = np.where(np.arange(len(candles)) == half - 300, 10.0, 1.0)
+    for pair, factor in (("MOVED", scale), ("SLIPPED", scale * slipped)):
+        prices = [getattr(candles, name) * factor for name in ("open", "high", "low", "close")]
+        moved = Candles.from_arrays(candles.timeframe, candles.open_time_ms, *prices, candles.volume)
+        store_candles(database, SeriesKey.of("binance", f"{pair}/USDT", "5m"), moved, "file")
+    stored = SMALL.model_copy(update={"source": "stored"})
+    keys = ("binance:MOVED-USDT:5m", "binance:SLIPPED-USDT:5m")
+    results = [train(key, settings=stored, assets=CHAIN[:1]) for key in keys]
+    assert [result.success for result in results] == [True, False]
+    checks = [
+        next(check for check in result.get_asset_check_evaluations() if check.check_name == "prices_are_plausible")
+        for result in results
+    ]
+    assert [(check.passed, check.severity.value) for check in checks] == [(False, "WARN"), (False, "ERROR")]
+    assert checks[1].metadata["likely_errors"].value == 1
+    worst = checks[1].metadata["doubtful_first"].records[0].data
+    assert (worst["judgement"], worst["time"]) == ("likely error", iso_utc(int(candles.open_time_ms[half - 300])))
+    assert "tradepulse quarantine keep binance:SLIPPED-USDT:5m" in checks[1].description
 
 
 def test_a_training_without_a_valid_trial_ends_without_a_configuration(train, database, instance):

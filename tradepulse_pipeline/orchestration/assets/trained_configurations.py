@@ -22,6 +22,7 @@ from tradepulse_pipeline.database.configurations import (
     mark_if_outdated,
 )
 from tradepulse_pipeline.database.connection import Database
+from tradepulse_pipeline.database.surroundings import surroundings_of
 from tradepulse_pipeline.database.trials import best_of, record_search
 from tradepulse_pipeline.market.quality import assess
 from tradepulse_pipeline.market.series import SeriesKey
@@ -145,7 +146,8 @@ not measured is null there.""",
                     n_trials=record.total_trials,
                     run_id=context.run.run_id,
                 )
-                warnings = [one.sentence for one in assess(stored.candles).problems if one.severity == "warning"]
+                known = surroundings_of(db, series, stored.candles)
+                warnings = assess(stored.candles, known, name=str(series)).warnings
                 built = build_configuration(
                     series, strategy, trials.training, record, lineage, datetime.now(UTC), warnings
                 )
