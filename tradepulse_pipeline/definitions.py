@@ -7,14 +7,16 @@ import dagster as dg
 from tradepulse_pipeline.orchestration.assets.factory import build_branch
 from tradepulse_pipeline.orchestration.assets.indicators import indicators
 from tradepulse_pipeline.orchestration.assets.market_data import market_data
+from tradepulse_pipeline.orchestration.assets.recordings import recordings
 from tradepulse_pipeline.orchestration.executor import cancellable_executor
-from tradepulse_pipeline.orchestration.jobs import UPDATE_MARKET_DATA, build_training_job
+from tradepulse_pipeline.orchestration.jobs import RECORD_LIVE, UPDATE_MARKET_DATA, build_training_job
 from tradepulse_pipeline.orchestration.resources import (
     ArtifactsResource,
     DatabaseResource,
     RefusingIOManager,
     SettingsResource,
 )
+from tradepulse_pipeline.orchestration.schedules import keep_recording
 from tradepulse_pipeline.orchestration.sensors import cancelled_trainings, failed_trainings
 from tradepulse_pipeline.settings import load_settings
 from tradepulse_pipeline.strategies.base import Strategy
@@ -26,8 +28,14 @@ def build_definitions(strategies: Iterable[Strategy]) -> dg.Definitions:
     """Return the shared assets, and a branch of assets and a job for each of ``strategies``."""
     chosen = list(strategies)
     return dg.Definitions(
-        assets=[market_data, indicators, *(asset for strategy in chosen for asset in build_branch(strategy))],
-        jobs=[UPDATE_MARKET_DATA, *(build_training_job(strategy) for strategy in chosen)],
+        assets=[
+            market_data,
+            recordings,
+            indicators,
+            *(asset for strategy in chosen for asset in build_branch(strategy)),
+        ],
+        jobs=[UPDATE_MARKET_DATA, RECORD_LIVE, *(build_training_job(strategy) for strategy in chosen)],
+        schedules=[keep_recording],
         sensors=[failed_trainings, cancelled_trainings],
         resources={
             "settings": SettingsResource(),

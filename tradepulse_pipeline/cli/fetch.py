@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -135,7 +136,7 @@ def _fetch(
     from tradepulse_pipeline.market.sources.registry import sources_for
 
     def sources() -> list[CandleSource]:
-        return sources_for(series.market, settings.sources(lambda venue: DatabasePace(database, venue)))
+        return sources_for(series.market, settings.sources(partial(DatabasePace, database)))
 
     history = replace(settings.history(), source="exchange")
     try:

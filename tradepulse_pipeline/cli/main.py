@@ -13,14 +13,17 @@ from tradepulse_pipeline.cli.check import check
 from tradepulse_pipeline.cli.config import config
 from tradepulse_pipeline.cli.console import EXIT_FAILED, EXIT_WRONG_INPUT, complain, say
 from tradepulse_pipeline.cli.estimate import estimate
+from tradepulse_pipeline.cli.fetch import fetch
 from tradepulse_pipeline.cli.import_candles import import_candles
 from tradepulse_pipeline.cli.jobs import jobs
 from tradepulse_pipeline.cli.markets import markets
 from tradepulse_pipeline.cli.options import normalized
 from tradepulse_pipeline.cli.quality import quality
 from tradepulse_pipeline.cli.quarantine import add, dismiss_rows, keep_candles, list_rows, release_rows
+from tradepulse_pipeline.cli.record import record
 from tradepulse_pipeline.cli.replay import replay
 from tradepulse_pipeline.cli.results import results, show
+from tradepulse_pipeline.cli.sources import sources
 from tradepulse_pipeline.cli.train import train
 from tradepulse_pipeline.cli.up import up
 from tradepulse_pipeline.errors import InvalidInputError, TradePulseError
@@ -92,7 +95,10 @@ for command, name, panel in (
     (jobs, "jobs", "Look"),
     (markets, "markets", "Look"),
     (quality, "quality", "Look"),
+    (sources, "sources", "Look"),
+    (fetch, "fetch", "Set up"),
     (import_candles, "import", "Set up"),
+    (record, "record", "Set up"),
     (up, "up", "Set up"),
     (config, "config", "Set up"),
 ):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from tradepulse_pipeline.cli import console
 from tradepulse_pipeline.cli.options import AsJson
 from tradepulse_pipeline.cli.verdict import marked, series_of, stage, stale_mark
+from tradepulse_pipeline.market.calendars import calendar_of
 from tradepulse_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
@@ -42,8 +45,9 @@ def markets(as_json: AsJson = False) -> None:
 
 
 def _share(one: Coverage) -> float:
-    expected = (one.last_ms - one.first_ms) // one.series.timeframe.milliseconds + 1
-    return one.n_candles / expected
+    ends = np.array([one.first_ms, one.last_ms])
+    missing = calendar_of(one.series.exchange).missing_between(ends, one.series.timeframe)
+    return one.n_candles / (int(missing[0]) + 2) if one.last_ms > one.first_ms else 1.0
 
 
 def _row(one: Coverage, trained: list[ConfigurationRow]) -> list[str]:

@@ -11,15 +11,17 @@ import numpy as np
 
 from tradepulse_pipeline.database.candles import coverage_of, load_candles, store_candles
 from tradepulse_pipeline.database.connection import Database
+from tradepulse_pipeline.database.corporate_actions import store_actions
 from tradepulse_pipeline.database.quarantine import RefusedRow, quarantine
 from tradepulse_pipeline.database.sources import absent_spans, given_by_others, remember_absent, store_deviation
 from tradepulse_pipeline.database.staleness import stale_sentence
 from tradepulse_pipeline.errors import HistoryUnavailableError, InvalidInputError, SourceError
+from tradepulse_pipeline.market.calendars import NEVER_CLOSES, TradingCalendar, calendar_of
 from tradepulse_pipeline.market.candles import MAX_FILL, Candles, IntArray
 from tradepulse_pipeline.market.deviation import compare
 from tradepulse_pipeline.market.history import HistorySettings
 from tradepulse_pipeline.market.series import MS_PER_DAY, SIMULATED_EXCHANGE, SeriesKey, Timeframe
-from tradepulse_pipeline.market.sources.base import CandleSource, Page
+from tradepulse_pipeline.market.sources.base import CandleSource, CorporateActionSource, Page
 from tradepulse_pipeline.market.sources.rows import count_reasons
 from tradepulse_pipeline.market.sources.times import iso_utc
 from tradepulse_pipeline.progress import Progress, ProgressListener, ignore_progress
@@ -181,6 +183,7 @@ class _Fetching:
         self._source = source
         self._wanted = wanted
         self._is_fallback = is_fallback
+        self._calendar = calendar_of(series.exchange)
         self._overlap: list[Candles] = []
 
     def spans(self, *, ask_again: bool) -> list[Span]:
@@ -189,13 +192,17 @@ class _Fetching:
             return [self._wanted]
         stored = load_candles(self._database, self._series, *self._wanted).open_time_ms
         n_rechecked = 0 if self._is_fallback else RECHECKED
-        missing = missing_spans(stored, self._series.timeframe, *self._wanted, n_rechecked=n_rechecked)
+        missing = missing_spans(
+            stored, self._series.timeframe, *self._wanted, n_rechecked=n_rechecked, calendar=self._calendar
+        )
         known = [Span(*span) for span in absent_spans(self._database, self._series, self._source.name)]
         left = [part for span in missing for part in without(span, known)]
         return [span for span in left if self._n_candles(span) > MAX_FILL or span.end_ms == self._wanted.end_ms]
 
     def fetch(self, spans: Sequence[Span], on_progress: ProgressListener) -> Iterator[Ingestion]:
         """Ask for spans, store the pages as they come, and yield what became of each."""
+        if spans and isinstance(self._source, CorporateActionSource):
+            yield self._store_actions(self._source)
         total, done = sum(self._n_candles(span) for span in spans), 0
         for span in spans:
             fetched: list[IntArray] = []
@@ -222,6 +229,16 @@ class _Fetching:
         if total:
             on_progress(Progress(phase="candles", done=total, total=total, unit="candles"))
 
+    def _store_actions(self, source: CorporateActionSource) -> Ingestion:
+        """Store splits and dividends; candles without them are worth something all the same."""
+        try:
+            actions = source.actions(self._series)
+        except SourceError as error:
+            warning = f"{error} The splits and dividends of {self._series.market} may be incomplete."
+            return Ingestion(warnings=(warning,))
+        store_actions(self._database, self._series.market, actions, self._source.name)
+        return Ingestion()
+
     def _asked(self, span: Span) -> Span:
         """Return the span with some candles on both sides, which are compared, where another source gave those."""
         if not self._is_fallback:
@@ -241,8 +258,8 @@ class _Fetching:
         settled = Span(span.start_ms, min(span.end_ms, time.time_ns() // 1_000_000 - MS_PER_DAY))
         inside = fetched[(fetched >= settled.start_ms) & (fetched < settled.end_ms)]
         edges = np.concatenate([[settled.start_ms - self._step], inside, [settled.end_ms]])
-        before_gaps = np.flatnonzero(np.diff(edges) > (MAX_FILL + 1) * self._step)
-        gaps = [(int(edges[i]) + self._step, int(edges[i + 1])) for i in before_gaps]
+        missing = self._calendar.missing_between(edges, self._series.timeframe)
+        gaps = [(int(edges[i]) + self._step, int(edges[i + 1])) for i in np.flatnonzero(missing > MAX_FILL)]
         remember_absent(self._database, self._series, self._source.name, gaps)
 
     def deviation(self) -> Ingestion:
@@ -262,7 +279,9 @@ class _Fetching:
         return self._series.timeframe.milliseconds
 
     def _n_candles(self, span: Span) -> int:
-        return (span.end_ms - span.start_ms) // self._step
+        if self._calendar.never_closes:
+            return (span.end_ms - span.start_ms) // self._step
+        return len(self._calendar.expected(self._series.timeframe, *span))
 
 
 def without(span: Span, known: Sequence[Span]) -> list[Span]:
@@ -284,7 +303,13 @@ def without(span: Span, known: Sequence[Span]) -> list[Span]:
 
 
 def missing_spans(
-    open_time_ms: IntArray, timeframe: Timeframe, start_ms: int, end_ms: int, *, n_rechecked: int = RECHECKED
+    open_time_ms: IntArray,
+    timeframe: Timeframe,
+    start_ms: int,
+    end_ms: int,
+    *,
+    n_rechecked: int = RECHECKED,
+    calendar: TradingCalendar = NEVER_CLOSES,
 ) -> list[Span]:
     """Return what a source must be asked for, the latest span first.
 
@@ -297,6 +322,8 @@ def missing_spans(
         Ascending open times of the stored candles within the span.
     n_rechecked : int
         Stored candles, the latest ones, to ask for again.
+    calendar : TradingCalendar
+        A closed market misses nothing.
 
     Examples
     --------
@@ -308,9 +335,9 @@ def missing_spans(
         return [Span(start_ms, end_ms)]
     step = timeframe.milliseconds
     first, last = int(open_time_ms[0]), int(open_time_ms[-1])
-    before_gaps = np.flatnonzero(np.diff(open_time_ms) > (MAX_FILL + 1) * step)
-    spans = [Span(start_ms, first)] if first - start_ms > MAX_FILL * step else []
-    spans += [Span(int(open_time_ms[i]) + step, int(open_time_ms[i + 1])) for i in before_gaps]
+    edges = np.concatenate([[start_ms - step], open_time_ms])
+    gaps = np.flatnonzero(calendar.missing_between(edges, timeframe) > MAX_FILL)
+    spans = [Span(int(edges[i]) + step, int(edges[i + 1])) for i in gaps]
     if end_ms - last > step:
         latest = Span(max(first, last + step - n_rechecked * step), end_ms)
         spans = [part for span in spans for part in without(span, [latest])] + [latest]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tradepulse_pipeline.errors import TradePulseError
-from tradepulse_pipeline.market.series import SeriesKey
+from tradepulse_pipeline.market.series import Market, SeriesKey
 
 if TYPE_CHECKING:
     import polars as pl
@@ -76,6 +76,11 @@ class ArtifactStore:
         """
         return _read(self.url(asset, series), "/".join(asset), series)
 
+    def recordings(self, market: Market) -> ArtifactFolder:
+        """Return the folder ``…/recordings/binance/BTC-USDT`` for what was recorded live."""
+        url = "/".join((self._base_url, "recordings", market.exchange, f"{market.base}-{market.quote}"))
+        return ArtifactFolder(url, "recordings", market)
+
     def folder(self, asset: Sequence[str], series: SeriesKey, *parts: str) -> ArtifactFolder:
         """Return the folder ``…/optimization_results/binance_BTC-USDT_5m/parts…`` for tables in many files."""
         url = "/".join((self.url(asset, series).removesuffix(".parquet"), *parts))
@@ -85,7 +90,7 @@ class ArtifactStore:
 class ArtifactFolder:
     """Parquet files of one asset and series that belong together, each as sealed and atomic as a single one."""
 
-    def __init__(self, url: str, asset: str, series: SeriesKey) -> None:
+    def __init__(self, url: str, asset: str, series: SeriesKey | Market) -> None:
         self.url: Final = url
         self._asset: Final = asset
         self._series: Final = series
@@ -141,7 +146,7 @@ def _write(url: str, table: pl.DataFrame, metadata: Mapping[str, str]) -> Artifa
     return Artifact(url=url, sha256=hashlib.sha256(content).hexdigest(), n_bytes=len(content), n_rows=table.height)
 
 
-def _read(url: str, name: str, series: SeriesKey) -> tuple[pl.DataFrame, dict[str, str], Artifact]:
+def _read(url: str, name: str, series: SeriesKey | Market) -> tuple[pl.DataFrame, dict[str, str], Artifact]:
     import polars as pl
 
     filesystem, path = _filesystem(url)

@@ -16,6 +16,15 @@ UPDATE_MARKET_DATA = dg.define_asset_job(
     tags={"domain": "market"},
 )
 
+RECORD_LIVE = dg.define_asset_job(
+    "record_live",
+    selection=dg.AssetSelection.assets("recordings"),
+    description="Record trades, the order book and closing candles of one market as they happen, for the `minutes` "
+    "that its configuration says.",
+    # A recording may take as long as any run may, also where runs are given less.
+    tags={"domain": "market", "dagster/max_runtime": "86400"},
+)
+
 
 def build_training_job(strategy: Strategy) -> UnresolvedAssetJobDefinition:
     """Return the job that trains ``strategy`` on one series, from candles to a stored configuration."""

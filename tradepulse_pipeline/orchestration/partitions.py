@@ -1,4 +1,4 @@
-"""The one dimension of partitions: the series, ``binance:BTC-USDT:5m``, added while the system runs."""
+"""The dimensions of partitions, added to while the system runs: series to train, and markets to record."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Final
 
 import dagster as dg
 
-from tradepulse_pipeline.market.series import SeriesKey
+from tradepulse_pipeline.market.series import Market, SeriesKey
 from tradepulse_pipeline.orchestration.names import SIMULATED_TAG
 
 SERIES_DIMENSION: Final = "series"
 SERIES: Final = dg.DynamicPartitionsDefinition(name=SERIES_DIMENSION)
+
+#: ``binance:BTC-USDT``. A dimension of its own: a recording, which is long, must not keep a series' trainings waiting.
+MARKETS_DIMENSION: Final = "markets"
+MARKETS: Final = dg.DynamicPartitionsDefinition(name=MARKETS_DIMENSION)
 
 
 def series_of(context: dg.AssetExecutionContext) -> list[SeriesKey]:
@@ -29,6 +33,17 @@ def series_of(context: dg.AssetExecutionContext) -> list[SeriesKey]:
     if any(one.market.is_simulated for one in series) and SIMULATED_TAG not in context.run.tags:
         context.instance.add_run_tags(context.run.run_id, {SIMULATED_TAG: "true"})
     return series
+
+
+def markets_of(context: dg.AssetExecutionContext) -> list[Market]:
+    """Return the markets that a step is asked for.
+
+    Raises
+    ------
+    InvalidInputError
+        If a partition was added whose key is not ``exchange:BASE-QUOTE``.
+    """
+    return [Market.parse_key(key) for key in context.partition_keys]
 
 
 def joint_version(parts: Sequence[str]) -> dg.DataVersion:

@@ -32,7 +32,7 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert "HEAVY []" in done.stdout
     assert set(COMMANDS) == {
         "train", "up", "import", "backtest", "check", "estimate", "results", "show", "jobs", "markets", "replay",
-        "config", "quality",
+        "config", "quality", "record", "fetch", "sources",
     }  # fmt: skip
     for name in COMMANDS:
         assert f" {name} " in done.stdout
@@ -57,7 +57,8 @@ def test_help_of_train_shows_defaults_and_allowed_values(run: Run) -> None:
 def test_every_setting_of_a_training_is_an_option_by_its_own_name_too(run: Run) -> None:
     shown = run("train", "--help").stdout
     infrastructure = {
-        "data_dir", "database_url", "artifacts_url", "exchange_url", "web_host", "web_port", "own_strategies"
+        "data_dir", "database_url", "artifacts_url", "exchange_url", "web_host", "web_port", "own_strategies",
+        "source_order",
     }  # fmt: skip
     for name in Settings.model_fields.keys() - infrastructure:
         assert f"--{normalized(name)}" in shown

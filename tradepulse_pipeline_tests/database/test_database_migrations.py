@@ -37,6 +37,7 @@ def tables(database: Database) -> list[str]:
 def test_the_projects_migrations_make_the_tables_and_running_them_again_changes_nothing(fresh: Database) -> None:
     assert migrate(fresh) == [path.name for path in sorted(MIGRATIONS.glob("*.sql"))]
     assert tables(fresh) == [
+        "absent_candles",
         "corporate_action_revisions",
         "corporate_actions",
         "lifecycle_transitions",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tradepulse_pipeline.database import surroundings
-from tradepulse_pipeline.database.candles import RefusedRow, quarantine, quarantined, release_quarantined, store_candles
+from tradepulse_pipeline.database.candles import store_candles
+from tradepulse_pipeline.database.quarantine import RefusedRow, dismiss, keep, quarantine, quarantined
 from tradepulse_pipeline.database.surroundings import MAX_PAIRS, stored_series, surroundings_of
 from tradepulse_pipeline.market.series import MS_PER_DAY, Market, SeriesKey, Timeframe
 from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings, simulate
@@ -43,11 +44,12 @@ def test_series_are_known_by_what_they_share(database, store):
         "binance:BTC-USDT:1h", "binance:BTC-USDT:4h", "binance:ETH-USDT:1h", "binance:ETH-USDT:4h",
         "kraken:BTC-USD:1h", "kraken:BTC-EUR:1h", "kraken:ETH-USD:1h", "simulated:BTC-USDT:1h",
     )  # fmt: skip
-    known = surroundings_of(database, BITCOIN, candles(), now_ms=5, confirmed_ms=[1], sentences=["a"])
+    keep(database, BITCOIN, START)
+    known = surroundings_of(database, BITCOIN, candles(), now_ms=5, sentences=["a"])
     assert list(known.pairs) == ["binance:ETH-USDT:1h"]
     assert list(known.venues) == ["kraken:BTC-USD:1h"]
     assert list(known.timeframes) == ["binance:BTC-USDT:4h"]
-    assert (known.now_ms, known.confirmed_ms, known.sentences) == (5, frozenset({1}), ("a",))
+    assert (known.now_ms, known.confirmed_ms, known.sentences) == (5, frozenset({START}), ("a",))
     assert len(known.timeframes["binance:BTC-USDT:4h"]()) == 60
     made_up = surroundings_of(database, SeriesKey.parse("simulated:BTC-USDT:1h"), candles())
     assert (made_up.pairs, made_up.venues) == ({}, {})
@@ -75,7 +77,7 @@ def test_candles_are_loaded_once_within_the_span_and_not_before(database, store,
     assert len(asked) == 1
 
 
-def test_rows_in_quarantine_are_counted_by_reason_until_they_are_released(database):
+def test_rows_in_quarantine_are_counted_by_reason_until_somebody_decides(database):
     def refused(number, reason):
         return RefusedRow(row_number=number, raw={"open": "x"}, reason=reason)
 
@@ -84,5 +86,6 @@ def test_rows_in_quarantine_are_counted_by_reason_until_they_are_released(databa
     quarantine(database, SeriesKey.parse("kraken:BTC-USD:1h"), rows, "file")
     known = surroundings_of(database, BITCOIN, candles())
     assert known.set_aside == {"off the grid": 2, "in the future": 1}
-    release_quarantined(database, [row.id for row in quarantined(database, BITCOIN)[:2]])
+    for row in quarantined(database, BITCOIN)[:2]:
+        dismiss(database, row.id)
     assert surroundings_of(database, BITCOIN, candles()).set_aside == {"off the grid": 1}

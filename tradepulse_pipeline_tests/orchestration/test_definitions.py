@@ -44,7 +44,7 @@ def test_the_flow_of_assets():
         key.to_user_string(): sorted(parent.to_user_string() for parent in graph.get(key).parent_keys)
         for key in graph.get_all_asset_keys()
     }
-    expected = {"market_data": [], "indicators": ["market_data"]}
+    expected = {"market_data": [], "recordings": [], "indicators": ["market_data"]}
     for branch in BRANCHES:
         expected[f"{branch}/optimization_results"] = ["indicators"]
         expected[f"{branch}/walk_forward_validation"] = [f"{branch}/optimization_results"]
@@ -57,7 +57,7 @@ def test_every_asset_is_presented():
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
         assert node.partitions_def is not None
-        assert node.partitions_def.name == "series"
+        assert node.partitions_def.name == ("markets" if key.path == ["recordings"] else "series")
         assert all((node.description, node.owners, node.kinds, node.group_name, node.tags, node.code_version)), key
         assert node.metadata["dagster/column_schema"].columns, key
 
@@ -80,7 +80,7 @@ def test_the_jobs_and_what_they_make():
         for name, job in jobs.items()
         if not name.startswith("__")
     }
-    expected = {"update_market_data": ["market_data"]}
+    expected = {"update_market_data": ["market_data"], "record_live": ["recordings"]}
     for branch in BRANCHES:
         expected[f"train_{branch}"] = sorted(
             (
@@ -98,6 +98,12 @@ def test_the_jobs_and_what_they_make():
 def test_the_sensors_watch_from_the_start():
     sensors = {sensor.name: sensor.default_status for sensor in defs.get_repository_def().sensor_defs}
     assert sensors == dict.fromkeys(("failed_trainings", "cancelled_trainings"), dg.DefaultSensorStatus.RUNNING)
+
+
+def test_the_schedule_rests_until_it_is_switched_on():
+    (schedule,) = defs.get_repository_def().schedule_defs
+    assert (schedule.name, schedule.job_name) == ("keep_recording", "record_live")
+    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
 
 
 def test_the_code_location_has_one_name_everywhere():

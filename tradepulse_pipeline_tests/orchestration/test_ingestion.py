@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 
 import numpy as np
 import pytest
 
 from tradepulse_pipeline.database.candles import load_candles, store_candles
+from tradepulse_pipeline.database.corporate_actions import load_actions
 from tradepulse_pipeline.database.ingestion import OVERLAP, RECHECKED, Span, ingest, missing_spans, refresh, without
 from tradepulse_pipeline.database.quarantine import quarantined, set_aside
 from tradepulse_pipeline.database.sources import absent_spans, deviations
 from tradepulse_pipeline.errors import HistoryUnavailableError, InvalidInputError, SourceError, SourceUnreachableError
+from tradepulse_pipeline.market.calendars import calendar_of
 from tradepulse_pipeline.market.candles import PRICE_COLUMNS, Candles
+from tradepulse_pipeline.market.corporate_actions import Dividend
 from tradepulse_pipeline.market.history import HistorySettings
 from tradepulse_pipeline.market.series import MS_PER_DAY, TIMEFRAMES, Market, SeriesKey, Timeframe
 from tradepulse_pipeline.market.sources.base import Offer, Page
@@ -252,6 +256,42 @@ class TestWhatASourceDoesNotHave:
         monkeypatch.setattr("time.time_ns", lambda: SPAN[1] * 1_000_000)
         ingest(database, series, [RecordedSource(candles=CANDLES.slice(0, 440))], *SPAN)
         assert absent_spans(database, series, "recorded") == [(SPAN[0] + 440 * STEP, SPAN[1] - MS_PER_DAY)]
+
+
+class TestShares:
+    """Daily candles of a share from January to March, with weekends, two holidays and a hole of a week."""
+
+    series = SeriesKey.of("xnas", "AAPL/USD", "1d")
+    days = calendar_of("xnas").expected(Timeframe("1d"), 1_704_067_200_000, 1_711_929_600_000)
+    prices = [np.linspace(100, 130, len(days))] * 4
+    candles = Candles.from_arrays(Timeframe("1d"), days, *prices, np.full(len(days), 1e6), calendar=calendar_of("xnas"))
+
+    @dataclass
+    class Vendor(RecordedSource):
+        def actions(self, series):
+            return (Dividend(ex_date=date(2024, 2, 9), amount=0.24),)
+
+    def test_a_closed_market_is_nothing_to_fetch(self, database):
+        span = (int(self.days[0]), int(self.days[-1]) + MS_PER_DAY)
+        source = self.Vendor(candles=self.candles)
+        done = ingest(database, self.series, [source], *span)
+        assert done.inserted == len(self.days) == 61
+        assert load_actions(database, self.series.market) == self.Vendor().actions(self.series)
+        assert missing_spans(self.days, self.series.timeframe, *span, calendar=self.candles.calendar) == []
+        hole = np.delete(self.days, slice(20, 25))
+        assert missing_spans(hole, self.series.timeframe, *span, calendar=self.candles.calendar) == [
+            (int(self.days[19]) + MS_PER_DAY, int(self.days[25]))
+        ]
+
+    def test_candles_come_also_where_splits_and_dividends_do_not(self, database):
+        class Without(self.Vendor):
+            def actions(self, series):
+                raise SourceError("This needs a paid key.")
+
+        series = SeriesKey.of("xnas", "MSFT/USD", "1d")
+        done = ingest(database, series, [Without(candles=self.candles)], int(self.days[0]), int(self.days[-1]))
+        assert done.inserted == 60
+        assert done.warnings == ("This needs a paid key. The splits and dividends of xnas:MSFT-USD may be incomplete.",)
 
 
 @pytest.mark.parametrize("seed", range(20))

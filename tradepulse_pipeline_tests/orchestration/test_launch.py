@@ -103,7 +103,7 @@ def test_a_training_that_fails_says_why_and_its_job_has_failed(database, job):
 def test_candles_that_are_not_fit_are_the_reason_given(database, job):
     series = SeriesKey.parse("simulated:FEW-USDT:1h")
     outcome = train(series, job(series), history=HistorySettings(start_ms=HISTORY.start_ms, end_ms=1_704_153_600_000))
-    assert outcome.error == "Not fit to train on. There are 24 candles; at least 300 are needed."
+    assert outcome.error == "There are 24 candles; at least 300 are needed."
 
 
 @pytest.mark.parametrize("phase", ["candles", "search", "walk_forward"])

@@ -400,7 +400,7 @@ def test_what_is_known_about_the_candles_goes_with_the_configuration(train, data
     stored_only = SMALL.model_copy(update={"source": "stored"})
     figures = metadata_of(train(key, settings=stored_only), CONFIGURATIONS, key)
     (first,) = list_configurations(database, pair="NOTABLE/USDT")
-    assert first.data_warnings[0].startswith("10 candles are missing in 1 gaps")
+    assert first.data_warnings[0].startswith("10 candles are missing in 1 gap")
     assert first.template["configurations"][0]["metadata"]["data_warnings"] == first.data_warnings
     assert figures["data_warnings"] == "\n".join(first.data_warnings)
     assert "stale" not in figures

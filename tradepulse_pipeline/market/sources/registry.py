@@ -63,10 +63,10 @@ class SourceSettings:
 
 
 def exchange_names() -> tuple[str, ...]:
-    """Return every exchange that a series may be of: the simulated one first, then ccxt's, then stock exchanges."""
+    """Return every exchange that never closes: the simulated one first, then ccxt's."""
     import ccxt
 
-    return (SIMULATED_EXCHANGE, *ccxt.exchanges, *session_venues())
+    return (SIMULATED_EXCHANGE, *ccxt.exchanges)
 
 
 def check_exchange(exchange: str) -> None:
@@ -79,8 +79,11 @@ def check_exchange(exchange: str) -> None:
     """
     import ccxt
 
-    if exchange != SIMULATED_EXCHANGE and exchange not in ccxt.exchanges and exchange not in session_venues():
-        raise one_of("exchange", exchange, exchange_names())
+    if calendar_of(exchange).never_closes or exchange in ccxt.exchanges:
+        if exchange not in exchange_names():
+            raise one_of("exchange", exchange, exchange_names())
+    elif exchange not in session_venues():
+        raise one_of("stock exchange", exchange, session_venues())
 
 
 def source_names(market: Market, settings: SourceSettings) -> tuple[str, ...]:

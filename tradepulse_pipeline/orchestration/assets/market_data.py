@@ -170,7 +170,7 @@ def market_data(
 
 def _sources_of(database: Database, series: SeriesKey, simulated_edge: float) -> list[CandleSource]:
     settings = load_settings(simulated_edge=simulated_edge)
-    return sources_for(series.market, settings.sources(lambda venue: DatabasePace(database, venue)))
+    return sources_for(series.market, settings.sources(partial(DatabasePace, database)))
 
 
 def _metadata(candles: Candles, report: QualityReport, ingestion: Ingestion) -> dict[str, Any]:
