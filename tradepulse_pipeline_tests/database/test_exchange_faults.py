@@ -118,7 +118,7 @@ def test_what_passes_leaves_no_trace(database, exchange, fault):
 
 def test_a_reply_that_drips_ends_at_the_deadline(database, exchange):
     exchange.inject(Fault(kind="drip", path="klines", skip=1, seconds=60))
-    fetch(database, exchange, deadline_s=0.5)
+    fetch(database, exchange, deadline_s=1.5)
     assert_stored(database, CLOSED)
 
 
