@@ -90,6 +90,10 @@ class Settings(BaseSettings):
     )
     budget: int | None = Field(_SEARCH.budget, description="Trials of a search; none: as the method is used to.")
     objective: str = Field(_SEARCH.objective, description="The metric that a search maximises.")
+    selection: str = Field(
+        _SEARCH.selection,
+        description="Which trial a search chooses: best by the objective, or plateau: best with its grid neighbours.",
+    )
     further_objectives: Names = Field(
         _SEARCH.further_objectives, description="Metrics that a genetic search weighs beside the objective."
     )

@@ -79,6 +79,13 @@ def test_every_training_setting_reaches_the_domain() -> None:
     assert reached == given
 
 
+def test_the_selection_reaches_the_domain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADEPULSE_SELECTION", "plateau")
+    assert load_settings().training().search.selection == "plateau"
+    with pytest.raises(InvalidInputError, match=r"selection: found 'plateau'.*from environment TRADEPULSE_SELECTION"):
+        load_settings(method="tpe").training()
+
+
 def test_lists_are_written_with_commas_or_as_toml_arrays(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "tradepulse.toml").write_text('pairs = ["BTC/USDT", "ETH/USDT"]\n')
     monkeypatch.setenv("TRADEPULSE_TIMEFRAMES", "5m, 1h,5m")

@@ -134,23 +134,36 @@ class TabledEvaluator(PlainEvaluator):
         """Return the metrics of each combination over ``window``, shape (n, n_metrics), in the order of ``Metrics``."""
         return self.evaluate_blocks(combinations, window, 0)[0]
 
-    def evaluate_blocks(self, combinations: IntArray, window: BarRange, n_blocks: int) -> tuple[FloatArray, FloatArray]:
-        """Return metrics, and the sums of daily returns over ``n_blocks`` equal blocks of days, shape (n, n_blocks)."""
+    def evaluate_blocks(
+        self, combinations: IntArray, window: BarRange, n_blocks: int
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return metrics, and the sums of daily returns and of their squares over ``n_blocks`` equal blocks of days.
+
+        Returns
+        -------
+        metrics : float64 array of shape (n, n_metrics)
+        sums, squares : float64 array of shape (n, n_blocks)
+        """
         start, stop = checked_window(window, self._frame)
         metrics = np.empty((len(combinations), N_METRICS), dtype=np.float64)
-        block_sums = np.zeros((len(combinations), n_blocks), dtype=np.float64)
+        block_moments = np.zeros((2, len(combinations), n_blocks), dtype=np.float64)
         if not np.array_equal(combinations, self._combinations):  # the next window mostly asks for the same ones
             self._combinations, self._batches = combinations.copy(), self._batches_of(combinations)
         for batch in self._batches:
             if self.nbytes > self._memory_limit:
                 self._begin_anew()
             self._find_decisions(batch.signals)
-            self._hop(batch, BarRange(start, stop), metrics, block_sums)
-        return metrics, block_sums
+            self._hop(batch, BarRange(start, stop), metrics, block_moments)
+        sums, squares = block_moments
+        return metrics, sums, squares
 
-    def block_sums(self, combinations: IntArray, n_blocks: int) -> FloatArray:
-        """Return the sums of daily returns over ``n_blocks`` equal blocks of all days, shape (n, n_blocks)."""
-        return self.evaluate_blocks(combinations, BarRange(0, len(self._frame)), n_blocks)[1]
+    def block_moments(self, combinations: IntArray, n_blocks: int) -> tuple[FloatArray, FloatArray]:
+        """Return the sums of daily returns and of their squares over ``n_blocks`` equal blocks of all days.
+
+        Both are of shape (n, n_blocks).
+        """
+        _, sums, squares = self.evaluate_blocks(combinations, BarRange(0, len(self._frame)), n_blocks)
+        return sums, squares
 
     @property
     def nbytes(self) -> int:
@@ -186,7 +199,7 @@ class TabledEvaluator(PlainEvaluator):
         for ids, sets in zip(tasks, found, strict=True):
             self._book.enter(ids, sets)
 
-    def _hop(self, batch: _Batch, window: BarRange, metrics: FloatArray, block_sums: FloatArray) -> None:
+    def _hop(self, batch: _Batch, window: BarRange, metrics: FloatArray, block_moments: FloatArray) -> None:
         """Evaluate a batch, combinations with the same exit rule together."""
         covered = days_covered(self._frame, window.start, window.stop)
         spans = self._book.spans_of(batch.signals, window.start)
@@ -224,7 +237,7 @@ class TabledEvaluator(PlainEvaluator):
                 sets,
                 rows,
                 metrics,
-                block_sums,
+                block_moments,
             )
 
         for _ in self._in_parallel(hop, tasks):

@@ -54,11 +54,13 @@ def with_day(days: Days, value: float, reciprocal: FloatArray) -> Days:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def add_to_block(block_sums: FloatArray, day: int, n_days: int, value: float) -> None:
-    """Add a day's return to the sum of its block, one of equally many days each; nothing where there are no blocks."""
-    n_blocks = block_sums.shape[0]
+def add_to_block(block_moments: FloatArray, day: int, n_days: int, value: float) -> None:
+    """Add a day's return, and its square, to those of its block of days; nothing where there are no blocks."""
+    n_blocks = block_moments.shape[1]
     if n_blocks > 0:
-        block_sums[day * n_blocks // n_days] += value
+        block = day * n_blocks // n_days
+        block_moments[0, block] += value
+        block_moments[1, block] += value * value
 
 
 @njit(cache=True, nogil=True)
@@ -78,11 +80,12 @@ def hop(
     cut: OutcomeArray,
     cut_parts: FloatArray,
     metrics: FloatArray,
-    block_sums: FloatArray,
+    block_moments: FloatArray,
 ) -> None:
-    """Write the metrics of one combination over bars ``[start, stop)``, and its daily returns summed by block.
+    """Write the metrics of one combination over bars ``[start, stop)``, and the moments of its daily returns by block.
 
-    It hops through ``decisions[first:last]``, of which none is before ``start``.
+    It hops through ``decisions[first:last]``, of which none is before ``start``. ``block_moments``, of shape
+    (2, n_blocks), takes sums and sums of squares over blocks of equally many days each.
     """
     first_day = day_of_bar[start]
     n_days = day_of_bar[stop - 1] - first_day + 1
@@ -134,7 +137,7 @@ def hop(
         if entry_day != today:
             if today >= 0:
                 days = with_day(days, growth - 1.0, reciprocal)
-                add_to_block(block_sums, today - first_day, n_days, growth - 1.0)
+                add_to_block(block_moments, today - first_day, n_days, growth - 1.0)
             today, growth = entry_day, 1.0
         if outcome.parts < 0:
             growth *= 1.0 + outcome.gain
@@ -142,14 +145,14 @@ def hop(
             growth *= cut_parts[0] if is_cut else table.parts[outcome.parts]
             for part in range(outcome.parts + 1, outcome.parts + 1 + outcome.exit_day - entry_day):
                 days = with_day(days, growth - 1.0, reciprocal)
-                add_to_block(block_sums, today - first_day, n_days, growth - 1.0)
+                add_to_block(block_moments, today - first_day, n_days, growth - 1.0)
                 today += 1
                 growth = cut_parts[part] if is_cut else table.parts[part]
     metrics[:] = 0.0
     if n_trades == 0:
         return
     days = with_day(days, growth - 1.0, reciprocal)
-    add_to_block(block_sums, today - first_day, n_days, growth - 1.0)
+    add_to_block(block_moments, today - first_day, n_days, growth - 1.0)
     mean = days.mean * days.n / n_days
     squares = days.squares + days.mean * mean * (n_days - days.n)
     deviation = np.sqrt(squares / (n_days - 1)) if n_days > 1 else 0.0
@@ -217,7 +220,7 @@ def hop_all(
     sets: IntArray,
     rows: IntArray,
     metrics: FloatArray,
-    block_sums: FloatArray,
+    block_moments: FloatArray,
 ) -> None:
     """Evaluate combinations that share an exit rule: row ``rows[i]`` hops through the span of set ``sets[i]``."""
     cut_parts = np.empty(day_of_bar[stop - 1] - day_of_bar[start] + 1, np.float64)
@@ -238,5 +241,5 @@ def hop_all(
             cut,
             cut_parts,
             metrics[rows[i]],
-            block_sums[rows[i]],
+            block_moments[:, rows[i]],
         )

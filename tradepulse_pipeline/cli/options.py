@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from tradepulse_pipeline.market.series import TIMEFRAMES
-from tradepulse_pipeline.optimizers.settings import DEFAULT_BUDGETS, METHODS, OBJECTIVES
+from tradepulse_pipeline.optimizers.settings import DEFAULT_BUDGETS, METHODS, OBJECTIVES, SELECTIONS
 from tradepulse_pipeline.settings import SOURCES, Settings
 from tradepulse_pipeline.strategies.decisions import SIDES
 from tradepulse_pipeline.validation.windows import SCHEMES
@@ -103,6 +103,10 @@ Budget = Annotated[
     setting("budget", "--budget", SEARCH, "TRIALS", text=f"Trials of a search. [dim]Default: {_BUDGETS}.[/dim]"),
 ]
 Objective = Annotated[str | None, setting("objective", "--objective", SEARCH, "NAME", note=_one_of(OBJECTIVES))]
+Selection = Annotated[
+    str | None,
+    setting("selection", "--selection", SEARCH, "NAME", note=f"{_one_of(SELECTIONS)} plateau takes a grid search."),
+]
 FurtherObjectives = Annotated[
     list[str] | None,
     setting(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tradepulse_pipeline.cli import console
+from tradepulse_pipeline.cli.evidence import evidence_rows, evidence_sentences
 from tradepulse_pipeline.cli.options import AsJson
 from tradepulse_pipeline.cli.verdict import marked, print_verdict, series_of, stage, stale_mark
 from tradepulse_pipeline.errors import one_of
@@ -135,6 +136,12 @@ def show(
     page.print(console.table(["", ""], [[name, f"{value:g}"] for name, value in _ordered(row).items()], header=False))
     page.print("[bold]Windows[/]")
     page.print(_windows_table(row))
+    if evidence := evidence_rows(row):
+        page.print("[bold]Evidence[/]")
+        page.print(console.table(["", "", ""], evidence, left=3, folding=("",), header=False))
+        for sentence in evidence_sentences(row):
+            page.print(sentence)
+        page.print()
     page.print("[bold]Origin[/]")
     page.print(console.table(["", ""], _origin(row), left=2, header=False))
     page.print("[bold]Lifecycle[/]")
@@ -144,11 +151,11 @@ def show(
 def _document(row: ConfigurationRow) -> dict[str, Any]:
     """Return the V3 document with its sections in their order, which the database does not keep.
 
-    Whether its candles have become others since is not in what was stored at its birth.
+    Its stage, and whether its candles have become others since, are not what was stored at its birth.
     """
-    from tradepulse_pipeline.configurations.template import Template
+    from tradepulse_pipeline.configurations.template import Template, with_stage
 
-    document = Template.model_validate(row.template).model_dump(mode="json")
+    document = with_stage(Template.model_validate(row.template).model_dump(mode="json"), row.lifecycle_stage)
     for configuration in document["configurations"]:
         configuration["parameters"] = _ordered(row)
         configuration["metadata"] |= {"is_stale": row.stale_at is not None, "stale_reason": row.stale_reason}

@@ -67,6 +67,7 @@ def train(
     method: opt.Method = None,
     budget: opt.Budget = None,
     objective: opt.Objective = None,
+    selection: opt.Selection = None,
     further_objectives: opt.FurtherObjectives = None,
     minimum_trades: opt.MinimumTrades = None,
     max_combinations: opt.MaxCombinations = None,

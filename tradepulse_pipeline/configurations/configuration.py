@@ -28,8 +28,10 @@ from tradepulse_pipeline.configurations.template import (
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.strategies.base import Strategy
+from tradepulse_pipeline.validation.evidence import EvidenceReport
 from tradepulse_pipeline.validation.lifecycle import STAGE_MULTIPLIERS, Evidence, Stage, classify
 from tradepulse_pipeline.validation.record import OutOfSampleRecord
+from tradepulse_pipeline.validation.statistics import Statistics
 from tradepulse_pipeline.validation.training import TrainingSettings
 
 _NAMESPACE: Final = uuid5(NAMESPACE_URL, "tradepulse:trained_configuration")
@@ -57,6 +59,10 @@ class Configuration:
         One entry per window, in time order: ``WindowResult.to_json_dict``.
     template
         The V3 document.
+    tested_p_value
+        The larger of the normal and the bootstrap p-value; what is corrected for the trainings of one job.
+    evidence
+        ``EvidenceReport.to_json_dict``; None where nothing was measured.
     data_warnings
         Sentences about the candles that were trained on.
     """
@@ -85,6 +91,8 @@ class Configuration:
     z_score: float | None
     deflated_sharpe_ratio: float | None
     probability_of_backtest_overfitting: float | None
+    tested_p_value: float | None
+    evidence: dict[str, Any] | None
     adverse_selection_score: float
     fill_rate: float
     parameters: dict[str, float]
@@ -105,12 +113,14 @@ def build_configuration(
     lineage: Lineage,
     now: datetime,
     data_warnings: Sequence[str] = (),
+    evidence: EvidenceReport | None = None,
 ) -> Configuration | None:
     """Return the configuration that a training came to, created at ``now``; None when there is nothing to store.
 
     That is so when no parameter set was valid on the latest train window: ``why_no_configuration`` says it in words.
     A configuration that lost money out-of-sample is stored, as PAPER. The id follows from what was trained and from
-    ``now``. ``data_warnings`` are sentences about the candles, which go with it.
+    ``now``. ``data_warnings`` are sentences about the candles, which go with it; ``evidence`` is what tells the record
+    from luck.
 
     Raises
     ------
@@ -124,8 +134,8 @@ def build_configuration(
     created_at = now.astimezone(UTC)
     identity = (strategy.name, str(series), lineage.settings_digest, lineage.data_fingerprint, created_at.isoformat())
     configuration_id = uuid5(_NAMESPACE, "|".join(identity))
-    evidence = Evidence.of(record, series.market)
-    decision = classify(evidence)
+    measured = Statistics(n_days=record.daily.height, n_trials=0) if evidence is None else evidence.statistics
+    decision = classify(Evidence.of(record, series.market, None if evidence is None else measured))
     metrics = record.metrics.as_dict()
     return Configuration(
         id=configuration_id,
@@ -150,8 +160,10 @@ def build_configuration(
         sample_size=int(record.metrics.sample_size),
         p_value=record.p_value,
         z_score=record.z_score,
-        deflated_sharpe_ratio=evidence.deflated_sharpe_ratio,
-        probability_of_backtest_overfitting=evidence.probability_of_backtest_overfitting,
+        deflated_sharpe_ratio=measured.deflated_sharpe_ratio,
+        probability_of_backtest_overfitting=measured.probability_of_backtest_overfitting,
+        tested_p_value=measured.tested_p_value(record.p_value),
+        evidence=None if evidence is None else evidence.to_json_dict(),
         adverse_selection_score=record.metrics.adverse_selection_score,
         fill_rate=record.metrics.fill_rate,
         parameters=record.latest.parameters,
@@ -181,7 +193,7 @@ def build_configuration(
                     context=Context(pair=series.pair, exchange=series.exchange, timeframe=series.timeframe.name),
                     parameters=record.latest.parameters,
                     pattern_health=PatternHealth(months_since_discovery=0),
-                    **_measured_sections(record, settings, decision.stage),
+                    **_measured_sections(record, settings, decision.stage, measured),
                 ),
             ),
         ).model_dump(mode="json"),
@@ -220,7 +232,9 @@ def _metadata(
     )
 
 
-def _measured_sections(record: OutOfSampleRecord, settings: TrainingSettings, stage: Stage) -> dict[str, Section]:
+def _measured_sections(
+    record: OutOfSampleRecord, settings: TrainingSettings, stage: Stage, measured: Statistics
+) -> dict[str, Section]:
     """Return the sections of the V3 document of which something is measured or assumed; all else in them is null."""
     metrics, account = record.metrics, settings.account
     has_traded = metrics.sample_size > 0
@@ -242,6 +256,9 @@ def _measured_sections(record: OutOfSampleRecord, settings: TrainingSettings, st
             p_value=record.p_value,
             z_score=record.z_score,
             lifetime_sharpe_ratio=metrics.sharpe_ratio,
+            deflated_sharpe_ratio=measured.deflated_sharpe_ratio,
+            probability_of_backtest_overfitting=measured.probability_of_backtest_overfitting,
+            monte_carlo_var=measured.loss_95,
         ),
         "execution_metrics": ExecutionMetrics(
             fill_rate=metrics.fill_rate if has_traded else None,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, cast
+
 from pydantic import BaseModel, ConfigDict
 
-from tradepulse_pipeline.validation.lifecycle import Stage
+from tradepulse_pipeline.validation.lifecycle import STAGE_MULTIPLIERS, Stage
 
 Figure = float | None
 
@@ -203,3 +206,10 @@ class Template(Section):
     pair: str
     strategy: str
     configurations: tuple[TemplateConfiguration, ...]
+
+
+def with_stage(document: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """Return a document of one configuration that has moved on to another stage since, and the size that follows."""
+    (configuration,) = document["configurations"]
+    size = configuration["risk_allocation"] | {"stage_multiplier": STAGE_MULTIPLIERS[cast("Stage", stage)]}
+    return {**document, "configurations": [configuration | {"status": stage, "risk_allocation": size}]}

@@ -42,8 +42,11 @@ class ConfigurationRow:
 
     Figures are out-of-sample, rates are fractions, None is 'not measured' or 'undefined'. ``data_start`` is the open
     time of the first candle that was trained on and ``data_end`` the close time of the last; ``data_warnings`` are
-    sentences about them. The database assigns ``version``, ``is_active`` and ``created_at``, and the rest when candles
-    in that span change: ``stale_reason`` tells the first change, ``stale_candles`` counts all.
+    sentences about them. ``evidence`` is what tells the record from luck.
+
+    The database assigns ``version``, ``is_active`` and ``created_at``; when candles in that span change, the stale
+    fields: ``stale_reason`` tells the first change, ``stale_candles`` counts all; and ``corrected_p_value`` and
+    ``bonferroni_p_value``, which are ``tested_p_value`` corrected for all trainings of the job: see ``correct_job``.
     """
 
     id: UUID
@@ -70,6 +73,7 @@ class ConfigurationRow:
     z_score: float | None
     deflated_sharpe_ratio: float | None
     probability_of_backtest_overfitting: float | None
+    tested_p_value: float | None
     adverse_selection_score: float | None
     fill_rate: float | None
 
@@ -78,6 +82,7 @@ class ConfigurationRow:
     out_of_sample_metrics: Mapping[str, Any]
     windows: Sequence[Mapping[str, Any]]
     template: Mapping[str, Any]
+    evidence: Mapping[str, Any] | None
 
     data_warnings: Sequence[str]
     data_fingerprint: str
@@ -98,6 +103,8 @@ class ConfigurationRow:
     stale_at: datetime | None = None
     stale_reason: str | None = None
     stale_candles: int = 0
+    corrected_p_value: float | None = None
+    bonferroni_p_value: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,13 +120,23 @@ class Transition:
 
 
 #: What the database assigns.
-ASSIGNED: Final = ("version", "is_active", "created_at", "stale_at", "stale_reason", "stale_candles")
+ASSIGNED: Final = (
+    "version",
+    "is_active",
+    "created_at",
+    "stale_at",
+    "stale_reason",
+    "stale_candles",
+    "corrected_p_value",
+    "bonferroni_p_value",
+)
 _DOCUMENTS: Final = (
     "parameters",
     "in_sample_metrics",
     "out_of_sample_metrics",
     "windows",
     "template",
+    "evidence",
     "data_warnings",
     "dependency_versions",
     "settings",
@@ -150,7 +167,11 @@ def insert_configuration(
 
     names = [field.name for field in fields(ConfigurationRow) if field.name not in ASSIGNED]
     values = {name: getattr(configuration, name) for name in names}
-    values |= {name: jsonb(values[name], f"{name} of configuration {configuration.id}") for name in _DOCUMENTS}
+    values |= {
+        name: jsonb(values[name], f"{name} of configuration {configuration.id}")
+        for name in _DOCUMENTS
+        if values[name] is not None
+    }
     same_series = sql.SQL(" AND ").join(
         sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in _IDENTITY
     )
@@ -174,7 +195,7 @@ def insert_configuration(
     connection.execute(
         _INSERT_TRANSITION, (configuration.id, stage, reason, jsonb(figures, "The figures behind a lifecycle stage"))
     )
-    return _by_id(connection, configuration.id)
+    return by_id(connection, configuration.id)
 
 
 def mark_if_outdated(connection: Connection, configuration: ConfigurationRow) -> ConfigurationRow:
@@ -190,7 +211,7 @@ def mark_if_outdated(connection: Connection, configuration: ConfigurationRow) ->
         return configuration
     reason = f"the candles from {iso_utc(span[0])} to {iso_utc(span[1])} changed while it was trained"
     connection.execute(_MARK_OUTDATED, (reason, configuration.id))
-    return _by_id(connection, configuration.id)
+    return by_id(connection, configuration.id)
 
 
 def get(database: Database, identifier: UUID | str) -> ConfigurationRow:
@@ -263,7 +284,8 @@ def transitions(database: Database, configuration_id: UUID) -> list[Transition]:
     return database.run(select)
 
 
-def _by_id(connection: Connection, configuration_id: UUID) -> ConfigurationRow:
+def by_id(connection: Connection, configuration_id: UUID) -> ConfigurationRow:
+    """Return a stored configuration, in the caller's transaction."""
     from psycopg import sql
 
     return _select(connection, sql.SQL("id = %(id)s"), {"id": configuration_id}, limit=1)[0]

@@ -11,13 +11,17 @@ from uuid import UUID
 from tradepulse_pipeline.backtest.result import METRIC_NAMES
 from tradepulse_pipeline.database.connection import Database, finite_or_none, jsonb
 from tradepulse_pipeline.market.series import SeriesKey
+from tradepulse_pipeline.validation.trials import NEIGHBOUR_COLUMNS
 
 if TYPE_CHECKING:
     import polars as pl
 
     from tradepulse_pipeline.database.connection import Connection
 
-_INDEX_COLUMNS: Final = ("window", "rank", "trial", "combination", "objective", "on_pareto_front")
+_INDEX_COLUMNS: Final = (
+    *("window", "rank", "trial", "combination", "objective", "on_pareto_front"),
+    *NEIGHBOUR_COLUMNS,
+)
 
 _RECORD: Final = """
     INSERT INTO searches (training_job_id, strategy_name, exchange, pair, timeframe, run_id,
@@ -76,7 +80,8 @@ def best_of(best: pl.DataFrame) -> list[Trial]:
     Parameters
     ----------
     best : polars.DataFrame
-        ``window``, ``rank``, ``trial``, ``combination``, ``objective``, one column per metric, and one per parameter.
+        ``window``, ``rank``, ``trial``, ``combination``, ``objective``, one column per metric, and one per parameter;
+        ``on_pareto_front`` and the neighbours' figures may be there as well.
     """
     parameters = [name for name in best.columns if name not in (*_INDEX_COLUMNS, *METRIC_NAMES)]
     return [

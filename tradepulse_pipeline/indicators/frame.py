@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 
 from tradepulse_pipeline.errors import InvalidInputError, StrategyError, blamed_on
+from tradepulse_pipeline.market.calendars import NEVER_CLOSES, TradingCalendar
 from tradepulse_pipeline.market.candles import BoolArray, Candles, FloatArray, IntArray
 from tradepulse_pipeline.market.series import Timeframe
 
@@ -73,6 +74,7 @@ class IndicatorFrame:
     indicators: tuple[Indicator, ...]
     columns: Mapping[str, FloatArray]
     sign: int = 1
+    calendar: TradingCalendar = NEVER_CLOSES
 
     @classmethod
     def compute(cls, candles: Candles, indicators: Iterable[Indicator]) -> Self:
@@ -110,6 +112,7 @@ class IndicatorFrame:
             np.append(False, candles.calendar.missing_between(candles.open_time_ms, candles.timeframe) == 0),
             wanted,
             {indicator.name: columns[indicator.name] for indicator in wanted},
+            calendar=candles.calendar,
         )
 
     def __len__(self) -> int:
@@ -133,4 +136,5 @@ class IndicatorFrame:
             self.indicators,
             {indicator.name: indicator.mirror(self.columns[indicator.name]) for indicator in self.indicators},
             -self.sign,
+            self.calendar,
         )

@@ -16,6 +16,11 @@ METHODS: Final[tuple[Method, ...]] = get_args(Method)
 Objective = Literal["net_profit", "sharpe", "sortino", "calmar", "profit_factor", "expectancy", "drawdown"]
 OBJECTIVES: Final[tuple[Objective, ...]] = get_args(Objective)
 
+#: Which valid trial a search chooses: the one with the best objective, or the one with the best mean objective of its
+#: neighbourhood in the grid.
+Selection = Literal["best", "plateau"]
+SELECTIONS: Final[tuple[Selection, ...]] = get_args(Selection)
+
 #: Trials of a search whose budget is not given. A grid search has no budget: it tries everything.
 DEFAULT_BUDGETS: Final = {"random": 1_000, "bayesian": 60, "tpe": 300, "genetic": 600}
 
@@ -36,6 +41,8 @@ class SearchSettings:
     budget: int | None = None
     #: The one that chooses: the parameters of its best trial are those that are run and stored.
     objective: Objective = "net_profit"
+    #: With ``plateau``, which takes a grid search, those of the trial whose neighbourhood has the best mean.
+    selection: Selection = "best"
     #: What a genetic search weighs beside it, in search of trials that none beats in everything: the Pareto front.
     further_objectives: tuple[Objective, ...] = ()
     #: Trades that a trial needs in its train window to be valid.
@@ -57,6 +64,14 @@ class SearchSettings:
             object.__setattr__(self, "method", "random")
         if self.objective not in OBJECTIVES:
             raise one_of("objective", self.objective, OBJECTIVES)
+        if self.selection not in SELECTIONS:
+            raise one_of("selection", self.selection, SELECTIONS)
+        if self.selection == "plateau" and self.method not in ("grid", "auto"):
+            raise InvalidInputError(
+                f"selection: found 'plateau' with the method {self.method!r}; only a grid search tries all neighbours "
+                "of a parameter set. Take the method 'grid' or the selection 'best'. ('auto' is 'random' with a "
+                "budget, or where the whole grid takes more than a minute.)"
+            )
         for objective in self.further_objectives:
             if objective not in OBJECTIVES:
                 raise one_of("objective", objective, OBJECTIVES, where="further_objectives")

@@ -107,6 +107,19 @@ class ArtifactFolder:
         """Read ``name``; see :meth:`ArtifactStore.read_parquet`."""
         return _read(f"{self.url}/{name}", self._asset, self._series)
 
+    def scan_parquet(self, names: Sequence[str]) -> pl.LazyFrame:
+        """Return the tables of some files below each other, of which only what is asked for is read.
+
+        Seals are not looked at: for what is merely shown, of files that this process wrote or has checked.
+        """
+        import polars as pl
+
+        sources: list[Any] = []
+        for name in names:
+            filesystem, path = _filesystem(f"{self.url}/{name}")
+            sources.append(Path(path) if _is_local(filesystem) else io.BytesIO(filesystem.cat_file(path)))
+        return pl.scan_parquet(sources, glob=False)
+
     def names(self) -> list[str]:
         """Return the names of what lies in the folder, sorted; none if there is no such folder."""
         filesystem, path = _filesystem(self.url)
@@ -132,6 +145,12 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
     filesystem, path = fsspec.core.url_to_fs(url)
     return filesystem, path
+
+
+def _is_local(filesystem: Any) -> bool:
+    from fsspec.implementations.local import LocalFileSystem
+
+    return isinstance(filesystem, LocalFileSystem)
 
 
 def _write(url: str, table: pl.DataFrame, metadata: Mapping[str, str]) -> Artifact:
@@ -197,10 +216,8 @@ def _place_of_seal(content: bytes) -> slice | None:
 
 
 def _replace_file(url: str, content: bytes) -> None:
-    from fsspec.implementations.local import LocalFileSystem
-
     filesystem, path = _filesystem(url)
-    if not isinstance(filesystem, LocalFileSystem):
+    if not _is_local(filesystem):
         filesystem.pipe_file(path, content)  # object stores replace an object as a whole
         return
     target = Path(path)

@@ -16,7 +16,14 @@ from tradepulse_pipeline.database.migrations import migrate
 from tradepulse_pipeline.database.server import database_url
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.history import CandleOrigin, HistorySettings
-from tradepulse_pipeline.optimizers.settings import DEFAULT_BUDGETS, OBJECTIVES, Method, Objective, SearchSettings
+from tradepulse_pipeline.optimizers.settings import (
+    DEFAULT_BUDGETS,
+    OBJECTIVES,
+    Method,
+    Objective,
+    SearchSettings,
+    Selection,
+)
 from tradepulse_pipeline.orchestration.artifacts import ArtifactStore
 from tradepulse_pipeline.settings import load_settings
 from tradepulse_pipeline.strategies.decisions import Side
@@ -72,6 +79,12 @@ class SettingsResource(dg.ConfigurableResource[None]):
         + ". `grid` tries all.",
     )
     objective: Objective = Field(default=_SEARCH.objective, description="The metric that the search maximises.")
+    selection: Selection = Field(
+        default=_SEARCH.selection,
+        description="Which trial a search chooses: `best`, the one with the highest objective, or `plateau`, the one "
+        "whose neighbourhood in the grid has the highest mean objective: a lone spike is not chosen. `plateau` takes "
+        "`grid`.",
+    )
     further_objectives: list[str] = Field(  # of Literals, Dagster takes no list
         default=list(_SEARCH.further_objectives),
         description="Metrics that a `genetic` search weighs beside `objective`, in search of the Pareto front, such as "

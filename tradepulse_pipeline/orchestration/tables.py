@@ -7,17 +7,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from tradepulse_pipeline.configurations.lineage import code_hash
 from tradepulse_pipeline.indicators.catalogue import ALL_INDICATORS
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.calendars import calendar_of
 from tradepulse_pipeline.market.candles import Candles, FloatArray
-from tradepulse_pipeline.market.series import SeriesKey
+from tradepulse_pipeline.market.series import MS_PER_DAY, SeriesKey
 from tradepulse_pipeline.orchestration.artifacts import Artifact, ArtifactError, ArtifactStore
 from tradepulse_pipeline.orchestration.names import branch_name
-from tradepulse_pipeline.orchestration.trial_files import TrialFiles, TrialFolder
+from tradepulse_pipeline.orchestration.trial_files import TrialFiles, TrialFolder, read_blocks
 from tradepulse_pipeline.strategies.base import Strategy
 from tradepulse_pipeline.strategies.space import ParameterSpace
+from tradepulse_pipeline.validation.evidence import EvidenceReport, TrialBlocks
 from tradepulse_pipeline.validation.record import OutOfSampleRecord
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.trials import SearchResult
@@ -167,28 +170,49 @@ def read_search(store: ArtifactStore, series: SeriesKey, strategy: Strategy, fin
     )
 
 
+def read_trial_blocks(
+    store: ArtifactStore, series: SeriesKey, strategy: Strategy, trials: StoredTrials, frame: IndicatorFrame
+) -> TrialBlocks | None:
+    """Read the returns by block of every parameter set of a search; None where its time was over before that.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is damaged.
+    """
+    folder = store.folder(branch_key(strategy, OPTIMIZATION_RESULTS), series, trials.folder.name)
+    combination, sums, squares = read_blocks(folder)
+    if not len(combination):
+        return None
+    return TrialBlocks(sums=sums, squares=squares, n_days=len(np.unique(frame.open_time_ms // MS_PER_DAY)))
+
+
 def write_record(
     store: ArtifactStore,
     series: SeriesKey,
     strategy: Strategy,
     record: OutOfSampleRecord,
+    evidence: EvidenceReport,
     trials: StoredTrials,
     fingerprint: str,
 ) -> tuple[Artifact, Artifact]:
-    """Store the out-of-sample record: its trades, and its days with all the figures."""
+    """Store the out-of-sample record: its trades, and its days with all the figures and the evidence."""
     metadata = _provenance(series, strategy, fingerprint) | {"trials_sha256": trials.folder.sha256}
     base = branch_key(strategy, WALK_FORWARD_VALIDATION)
     return (
         store.write_parquet((*base, "trades"), series, record.trades, metadata),
         store.write_parquet(
-            (*base, "daily"), series, record.daily, metadata | {"record": json.dumps(record.to_json_dict())}
+            (*base, "daily"),
+            series,
+            record.daily,
+            metadata | {"record": json.dumps(record.to_json_dict()), "evidence": json.dumps(evidence.to_json_dict())},
         ),
     )
 
 
 def read_record(
     store: ArtifactStore, series: SeriesKey, strategy: Strategy, trials: StoredTrials, fingerprint: str
-) -> OutOfSampleRecord:
+) -> tuple[OutOfSampleRecord, EvidenceReport]:
     """Read what ``write_record`` stored.
 
     Raises
@@ -203,7 +227,8 @@ def read_record(
         _check_provenance(metadata, series, strategy, fingerprint, asset=WALK_FORWARD_VALIDATION)
         if metadata["trials_sha256"] != trials.folder.sha256:
             raise _does_not_belong(series, strategy, WALK_FORWARD_VALIDATION, "trials", "those of another search")
-    return OutOfSampleRecord.from_json_dict(json.loads(metadata["record"]), **tables)
+    record = OutOfSampleRecord.from_json_dict(json.loads(metadata["record"]), **tables)
+    return record, EvidenceReport.from_json_dict(json.loads(metadata["evidence"]))
 
 
 def _provenance(series: SeriesKey, strategy: Strategy, fingerprint: str) -> dict[str, str]:

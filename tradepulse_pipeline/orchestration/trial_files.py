@@ -5,18 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+import numpy as np
+
 from tradepulse_pipeline.market.candles import FloatArray, IntArray
 from tradepulse_pipeline.optimizers.search import Trials
 from tradepulse_pipeline.orchestration.artifacts import ArtifactError, ArtifactFolder
 from tradepulse_pipeline.strategies.space import ParameterSpace
-from tradepulse_pipeline.validation.trials import blocks_table, trials_of_table, trials_table
+from tradepulse_pipeline.validation.trials import (
+    N_BLOCKS,
+    blocks_of_table,
+    blocks_table,
+    trials_of_table,
+    trials_table,
+)
 from tradepulse_pipeline.validation.walk_forward import LATEST
 
 if TYPE_CHECKING:
@@ -139,11 +147,11 @@ class TrialFiles:
         if sum(map(len, self._held)) >= MOST_HELD or time.monotonic() - self._last >= LONGEST_HELD_S:
             self._flush()
 
-    def keep_blocks(self, combination: IntArray, block_sums: FloatArray) -> None:
-        """Keep block sums."""
+    def keep_blocks(self, combination: IntArray, sums: FloatArray, squares: FloatArray) -> None:
+        """Keep the sums of daily returns and of their squares by block."""
         self._flush()
         name, self._n_blocks = f"{self._n_blocks:04d}.parquet", self._n_blocks + 1
-        self._write(BLOCKS, name, lambda: blocks_table(combination, block_sums))
+        self._write(BLOCKS, name, lambda: blocks_table(combination, sums, squares))
 
     def finish(self) -> TrialFolder:
         """Wait until all is written, and return where it is."""
@@ -185,6 +193,39 @@ class TrialFiles:
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
+
+
+def read_blocks(folder: ArtifactFolder) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Return what ``TrialFiles.keep_blocks`` kept in the folder of a finished search, in that order.
+
+    Returns
+    -------
+    combination : int64 array of shape (n,)
+    sums, squares : float64 array of shape (n, N_BLOCKS)
+        Sums of daily returns and of their squares. There are none (n is 0) of a search whose time was over before all
+        trials were made.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is damaged.
+    """
+    import polars as pl
+
+    blocks = folder.folder(BLOCKS)
+    nothing = blocks_table(np.empty(0, dtype=np.int64), *np.empty((2, 0, N_BLOCKS)))
+    return blocks_of_table(pl.concat([nothing, *(blocks.read_parquet(name)[0] for name in blocks.names())]))
+
+
+def trials_of_window(folder: ArtifactFolder, window: int, columns: Sequence[str]) -> pl.DataFrame:
+    """Return columns of the trials of a window in the folder of a training; no rows if none was made there."""
+    import polars as pl
+
+    folder = folder.folder(TRIALS)
+    names = [name for name in folder.names() if name.startswith(_prefix(window))]
+    if not names:
+        return pl.DataFrame(schema=dict.fromkeys(columns, pl.Float64))
+    return folder.scan_parquet(names).select(columns).collect()
 
 
 def _prefix(window: int) -> str:

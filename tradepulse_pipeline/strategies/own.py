@@ -25,6 +25,7 @@ ENTRY_POINTS: Final = "tradepulse.strategies"
 #: Columns that stand beside those of the parameters in the tables of trials.
 RESERVED_NAMES: Final = frozenset({
     "window", "rank", "trial", "combination", "objective", "on_pareto_front",
+    "neighbours_mean", "neighbours_worst", "neighbours_kept",
     "net_profit", "total_return", "annualized_return", "sharpe_ratio", "sortino_ratio", "calmar_ratio", "max_drawdown",
     "sample_size", "win_rate", "gross_win_rate", "average_win", "average_loss", "profit_factor", "expectancy_r",
     "average_holding_bars", "exposure", "adverse_selection_score", "fill_rate",

@@ -143,6 +143,33 @@ def bootstrap_intervals(
     )
 
 
+def equity_band(
+    returns: FloatArray, *, initial_capital: float, seed: int, n_resamples: int = 1_000, confidence: float = 0.95
+) -> tuple[FloatArray, FloatArray]:
+    """Return the interval of equity after each day, over stationary resamples of the daily returns.
+
+    Each end is a quantile of its own day: a path may well leave the band somewhere.
+
+    Parameters
+    ----------
+    returns : float64 array of shape (n_days,)
+        Daily returns, fractions.
+
+    Returns
+    -------
+    low, high : float64 arrays of shape (n_days,)
+        Quote currency; the record itself where the returns do not vary.
+    """
+    if len(returns) < 2 or not _varies(returns):
+        flat = initial_capital * np.cumprod(1.0 + returns, dtype=np.float64)
+        return flat, flat
+    parts = _orders(len(returns), n_resamples, _block_length(returns), seed)
+    equity = initial_capital * np.concatenate([np.cumprod(1.0 + returns[orders], axis=1) for orders in parts])
+    low: FloatArray = np.quantile(equity, (1 - confidence) / 2, axis=0)
+    high: FloatArray = np.quantile(equity, (1 + confidence) / 2, axis=0)
+    return low, high
+
+
 def bootstrap_p_value(returns: FloatArray, *, seed: int, n_resamples: int = 10_000) -> float | None:
     """Return the one-sided p-value of the mean against 0: how often chance alone gives a mean at least as high.
 

@@ -10,10 +10,12 @@ import numpy as np
 from tradepulse_pipeline.backtest.settings import BarRange
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
+from tradepulse_pipeline.market.candles import FloatArray, IntArray
 from tradepulse_pipeline.strategies.base import SignalSource, Strategy
 from tradepulse_pipeline.strategies.decisions import LONG, Decisions, Exits, Side
 from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline.validation.record import OutOfSampleRecord
+from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.windows import WindowSettings, make_windows
 
 _NOTHING: Final = np.empty(0)
@@ -55,6 +57,27 @@ def chosen_runs(record: OutOfSampleRecord, frame: IndicatorFrame, settings: Wind
         for window, result in zip(windows, record.windows, strict=True)
         if result.status != "not searched"
     )
+
+
+def in_sample_equity(
+    record: OutOfSampleRecord, frame: IndicatorFrame, strategy: Strategy, settings: TrainingSettings
+) -> list[tuple[IntArray, FloatArray]]:
+    """Return the equity of each judged window's chosen trial over the train window that it was chosen on.
+
+    Each is a pair of open times (UTC ms) and equity (quote currency), of shape (n_bars,), from the initial capital.
+    """
+    from tradepulse_pipeline.backtest.evaluators import PlainEvaluator
+
+    evaluator = PlainEvaluator(frame, strategy, side=settings.side, account=settings.account)
+    capital = settings.account.initial_capital
+    windows = make_windows(frame.open_time_ms, frame.timeframe, settings.windows)
+    curves = []
+    for window, result in zip(windows, record.windows, strict=True):
+        if result.chosen is not None:
+            bars = window.train
+            equity = evaluator.run(result.chosen.combination, bars, initial_capital=capital).equity
+            curves.append((frame.open_time_ms[bars.start : bars.stop], equity))
+    return curves
 
 
 def chosen_decisions(

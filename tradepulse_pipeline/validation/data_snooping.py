@@ -94,8 +94,10 @@ def data_snooping(
         nothing, losses, block_size=length, reps=n_resamples, bootstrap="stationary", studentize=False, seed=seed
     )
     test.compute()
+    # Beside them one that earns nothing: arch fails once all candidates are found, and this one never is.
+    beside = np.column_stack([losses, nothing])
     steps = StepM(
-        nothing, losses, size, block_size=length, reps=n_resamples, bootstrap="stationary", studentize=False, seed=seed
+        nothing, beside, size, block_size=length, reps=n_resamples, bootstrap="stationary", studentize=False, seed=seed
     )
     steps.compute()
     # What was observed counts as one more resample, so that no p-value is 0.

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, get_args
 
 from tradepulse_pipeline.market.series import Market
 from tradepulse_pipeline.validation.record import OutOfSampleRecord
+from tradepulse_pipeline.validation.statistics import Statistics
 
 Stage = Literal["PAPER", "DISCOVERY", "VALIDATION", "MATURE", "DECAY"]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
@@ -49,11 +50,17 @@ class Evidence:
     corrected_p_value: float | None = None
     deflated_sharpe_ratio: float | None = None
     probability_of_backtest_overfitting: float | None = None
+    #: Parameter sets tried in each train window, and the Sharpe ratio that the best of so many reaches by luck.
+    n_trials: int | None = None
+    luck_ceiling: float | None = None
+    #: Months that are missing until such a record would be told from luck; None where no length would do.
+    months_to_go: float | None = None
 
     @classmethod
-    def of(cls, record: OutOfSampleRecord, market: Market) -> Evidence:
-        """Gather what has been measured of a record on ``market``."""
+    def of(cls, record: OutOfSampleRecord, market: Market, statistics: Statistics | None = None) -> Evidence:
+        """Gather what has been measured of a record on ``market``; the corrected p-value takes the whole job."""
         metrics = record.metrics
+        measured = {} if statistics is None else {name: getattr(statistics, name) for name in _FROM_STATISTICS}
         return cls(
             net_profit=metrics.net_profit,
             currency=market.quote,
@@ -64,7 +71,18 @@ class Evidence:
             is_overfit=record.is_overfit,
             is_out_of_sample=record.is_out_of_sample,
             is_simulated=market.is_simulated,
+            **measured,
         )
+
+
+#: What the evidence takes from the statistics, under the same names.
+_FROM_STATISTICS: Final = (
+    "deflated_sharpe_ratio",
+    "probability_of_backtest_overfitting",
+    "n_trials",
+    "luck_ceiling",
+    "months_to_go",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,15 +142,32 @@ def _decide(evidence: Evidence) -> tuple[Stage, str]:
         return "PAPER", f"{place} it earned {profit}, which shows nothing about a real market."
     if not evidence.is_out_of_sample:
         return "PAPER", f"{place} it earned {profit}, which is not an out-of-sample record."
+    luck = _against_luck(evidence)
     if evidence.sample_size < DISCOVERY_TRADES:
-        return "DISCOVERY", f"{place} it earned {profit}; fewer than {DISCOVERY_TRADES} trades show little."
+        return "DISCOVERY", f"{place} it earned {profit}; fewer than {DISCOVERY_TRADES} trades show little.{luck}"
     if evidence.sample_size < MATURE_TRADES:
-        return "VALIDATION", f"{place} it earned {profit}; it takes {MATURE_TRADES} trades to trust it."
+        return "VALIDATION", f"{place} it earned {profit}; it takes {MATURE_TRADES} trades to trust it.{luck}"
     failing = _what_fails(evidence)
     if failing:
-        return "VALIDATION", f"{place} it earned {profit}, but {'; '.join(failing)}."
+        return "VALIDATION", f"{place} it earned {profit}, but {'; '.join(failing)}.{luck}"
     shown = _shown(evidence.sharpe_ratio, MATURE_SHARPE)
     return "MATURE", f"{place} it earned {profit} with a Sharpe ratio of {shown}, and the evidence holds."
+
+
+def _against_luck(evidence: Evidence) -> str:
+    """Return what the number of trials makes of the Sharpe ratio, in words; '' where that is not known."""
+    if evidence.luck_ceiling is None or evidence.n_trials is None:
+        return ""
+    bound = evidence.luck_ceiling
+    shown = f"Sharpe {_shown(evidence.sharpe_ratio, bound)}"
+    if evidence.sharpe_ratio <= bound:
+        return f" {shown}, but after {evidence.n_trials:,} trials luck alone reaches {bound:.2f}."
+    if evidence.months_to_go:
+        return (
+            f" {shown}, where luck alone reaches {bound:.2f} after {evidence.n_trials:,} trials; "
+            f"{evidence.months_to_go:.0f} more months of it would prove it."
+        )
+    return f" {shown}, where luck alone reaches {bound:.2f} after {evidence.n_trials:,} trials."
 
 
 def _what_fails(evidence: Evidence) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tradepulse_pipeline.errors import InvalidInputError
-from tradepulse_pipeline.market.candles import FloatArray
+from tradepulse_pipeline.market.candles import FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,6 +82,35 @@ def neighbourhoods(objective: FloatArray, shape: Sequence[int], *, kept: float =
         worst=np.where(is_valid, worst.ravel(), np.nan),
         kept_share=np.where(objective > 0, kept_share.ravel(), np.nan),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbourhood:
+    """The neighbourhood of one valid combination: the figures of ``Neighbourhoods``."""
+
+    mean: float
+    worst: float
+    kept_share: float
+
+
+def neighbourhood_of(
+    combination: int, objective: FloatArray, shape: Sequence[int], *, kept: float = 0.5
+) -> Neighbourhood:
+    """Return what ``neighbourhoods`` says of one valid combination, without looking at all the others."""
+    own, near = float(objective[combination]), objective[_neighbours(combination, shape)]
+    filled = np.append(np.where(np.isnan(near), np.nanmin(objective), near), own)
+    kept_share = float(np.mean(near >= kept * own)) if len(near) else 1.0
+    return Neighbourhood(
+        mean=float(filled.mean()), worst=float(filled.min()), kept_share=kept_share if own > 0 else np.nan
+    )
+
+
+def _neighbours(combination: int, shape: Sequence[int]) -> IntArray:
+    """Return the combinations one step away on one axis."""
+    steps = np.eye(len(shape), dtype=np.int64)
+    around = np.array(np.unravel_index(combination, shape)) + np.concatenate([steps, -steps])
+    is_inside = ((around >= 0) & (around < shape)).all(axis=1)
+    return np.array(np.ravel_multi_index(tuple(around[is_inside].T), shape), dtype=np.int64)
 
 
 def _steps(n_axes: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:

@@ -81,5 +81,5 @@ def thirds(values: FloatArray, open_time_ms: IntArray, bars: IntArray) -> IntArr
 
 def candles_of(frame: IndicatorFrame) -> Candles:
     """Return the candles of a frame that shows the market as it is, not mirrored."""
-    columns = (frame.open, frame.high, frame.low, frame.close, frame.volume, frame.is_filled)
+    columns = (frame.open, frame.high, frame.low, frame.close, frame.volume, frame.is_filled, frame.calendar)
     return Candles(frame.timeframe, frame.open_time_ms, *columns)

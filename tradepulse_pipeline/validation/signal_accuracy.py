@@ -311,7 +311,7 @@ def signal_decay(
 
     n_bars, atr = len(frame), atr_of(frame)
     entry = np.minimum(bar + 1, n_bars - 1)
-    can_enter = (frame.open_time_ms[entry] - frame.open_time_ms[bar] == frame.timeframe.milliseconds) & (atr[bar] > 0)
+    can_enter = frame.is_adjacent[entry] & (entry > bar) & (atr[bar] > 0)
     can_enter &= ~(frame.is_filled[bar] | frame.is_filled[entry])
     rows = []
     for horizon in horizons:

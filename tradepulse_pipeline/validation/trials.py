@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy as np
 from tradepulse_pipeline.backtest.result import METRIC_NAMES
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.candles import BoolArray, FloatArray, IntArray
-from tradepulse_pipeline.optimizers.objective import objective_values, pareto_front
+from tradepulse_pipeline.optimizers.objective import best_trial, objective_values, pareto_front
 from tradepulse_pipeline.optimizers.search import Trials
 from tradepulse_pipeline.optimizers.settings import SearchSettings
 from tradepulse_pipeline.strategies.space import ParameterSpace
+from tradepulse_pipeline.validation.plateau import neighbourhood_of, neighbourhoods
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,6 +28,9 @@ N_BLOCKS: Final = 16
 
 #: Trials of a window that stay at hand, the best first.
 N_BEST: Final = 20
+
+#: How the neighbours of a window's chosen trial fare, in ``SearchResult.best``: see ``Neighbourhoods``.
+NEIGHBOUR_COLUMNS: Final = ("neighbours_mean", "neighbours_worst", "neighbours_kept")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,11 @@ class SearchResult:
     best : polars.DataFrame
         The best valid trials of each window, at most 20, ordered by window and rank: window, rank (from 1), trial (its
         number within the window's search), combination, a column per parameter, a column per metric, objective.
+        Rank 1 is the trial that is chosen; with the selection ``plateau`` the others follow it by objective.
+
+        Of the chosen trial of a grid search also neighbours_mean, neighbours_worst and neighbours_kept: mean and lowest
+        objective of it and its neighbours in the grid, and what share of these keep half of its objective, null where
+        that is not above 0. They tell a lone spike from a plateau.
 
         With further objectives also on_pareto_front: whether no other trial of the window is as good in all objectives
         and better in one. Then the whole front is there; what lies beyond the 20 best has no rank (null).
@@ -109,8 +118,11 @@ class TrialKeeper(Protocol):
         """Keep trials that follow those of the window that are kept already."""
         ...
 
-    def keep_blocks(self, combination: IntArray, block_sums: FloatArray) -> None:
-        """Keep the sums of daily returns over equal blocks of days, (n, n_blocks), of combinations, (n,)."""
+    def keep_blocks(self, combination: IntArray, sums: FloatArray, squares: FloatArray) -> None:
+        """Keep the sums of daily returns and of their squares over equal blocks of days.
+
+        Both are of shape (n, n_blocks), ``combination`` of shape (n,).
+        """
         ...
 
 
@@ -155,9 +167,13 @@ class Tally:
         self._best_net_profit: float | None = None
         self._best = Trials.none()
         self._best_numbers: IntArray = np.empty(0, dtype=np.int64)
+        #: Of every combination of the grid, NaN until it is tried.
+        self._objective: Final = np.full(space.size if settings.method == "grid" else 0, np.nan)
 
     def add(self, trials: Trials) -> None:
         """Count more trials."""
+        if self._settings.method == "grid":
+            self._objective[trials.combination] = trials.objective
         rows = np.flatnonzero(~np.isnan(trials.objective))
         if len(rows):
             self._n_valid += len(rows)
@@ -192,15 +208,43 @@ class Tally:
             best_net_profit=self._best_net_profit,
         )
 
-    def best_table(self) -> pl.DataFrame:
-        """Return the rows of ``SearchResult.best`` for this window."""
+    def best_table(self, evaluate: Callable[[IntArray], FloatArray]) -> pl.DataFrame:
+        """Return the rows of ``SearchResult.best`` for this window.
+
+        ``evaluate`` gives the metrics of combinations over it: those of a plateau need not be at hand.
+        """
         import polars as pl
 
-        table = trials_table(self._window, 0, self._best, self._space)
-        rank = pl.Series("rank", [n if n <= N_BEST else None for n in range(1, len(self._best) + 1)], dtype=pl.Int64)
+        best, numbers = self._best, self._best_numbers
+        if self._settings.selection == "plateau":
+            best = self._with_plateau_first(evaluate)
+            numbers = best.combination  # in a grid they are the same
+        table = trials_table(self._window, 0, best, self._space)
+        rank = pl.Series("rank", [n if n <= N_BEST else None for n in range(1, len(best) + 1)], dtype=pl.Int64)
         if self._settings.further_objectives:
-            table = table.with_columns(on_pareto_front=pl.Series(self._is_on_front(self._best)))
-        return table.with_columns(trial=pl.Series(self._best_numbers)).insert_column(1, rank)
+            table = table.with_columns(on_pareto_front=pl.Series(self._is_on_front(best)))
+        table = table.with_columns(trial=pl.Series(numbers)).insert_column(1, rank)
+        return pl.concat([table, self._neighbours_table(best)], how="horizontal")
+
+    def _with_plateau_first(self, evaluate: Callable[[IntArray], FloatArray]) -> Trials:
+        """Return the trial of the grid with the best neighbourhood, and after it the best others."""
+        chosen = best_trial(neighbourhoods(self._objective, self._space.shape).mean)
+        if chosen is None:
+            return self._best
+        rows = np.array([chosen], dtype=np.int64)
+        first = Trials(combination=rows, metrics=evaluate(rows), objective=self._objective[rows])
+        others = np.flatnonzero(self._best.combination != chosen)[: N_BEST - 1]
+        return Trials.joined([first, self._best.take(others)])
+
+    def _neighbours_table(self, best: Trials) -> pl.DataFrame:
+        """Return ``NEIGHBOUR_COLUMNS`` of the best trials: figures of the first one of a grid, else null."""
+        import polars as pl
+
+        figures = np.full((len(best), len(NEIGHBOUR_COLUMNS)), np.nan)
+        if self._settings.method == "grid" and len(best):
+            chosen = int(best.combination[0])
+            figures[0] = astuple(neighbourhood_of(chosen, self._objective, self._space.shape))
+        return pl.DataFrame(figures, schema=NEIGHBOUR_COLUMNS, nan_to_null=True)
 
 
 def trials_table(window: int, first: int, trials: Trials, space: ParameterSpace) -> pl.DataFrame:
@@ -232,16 +276,19 @@ def trials_of_table(table: pl.DataFrame) -> Trials:
     )
 
 
-def blocks_table(combination: IntArray, block_sums: FloatArray) -> pl.DataFrame:
-    """Return a row per combination: combination, block_0, block_1, …"""
+def blocks_table(combination: IntArray, sums: FloatArray, squares: FloatArray) -> pl.DataFrame:
+    """Return a row per combination: combination, block_0, block_1, …, square_0, square_1, …"""
     import polars as pl
 
-    names = [f"block_{k}" for k in range(block_sums.shape[1])]
-    return pl.DataFrame({"combination": combination, **dict(zip(names, block_sums.T, strict=True))})
+    columns = {f"block_{k}": block for k, block in enumerate(sums.T)}
+    columns |= {f"square_{k}": block for k, block in enumerate(squares.T)}
+    return pl.DataFrame({"combination": combination, **columns})
 
 
-def joined_best(tallies: Sequence[Tally]) -> pl.DataFrame:
-    """Return ``SearchResult.best`` for the searches of all windows."""
-    import polars as pl
-
-    return pl.concat([tally.best_table() for tally in tallies])
+def blocks_of_table(table: pl.DataFrame) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Return the combinations, (n,), sums and squares, both (n, n_blocks), whose rows ``blocks_table`` made."""
+    sums, squares = (
+        table.select(name for name in table.columns if name.startswith(kind)).to_numpy(order="c")
+        for kind in ("block_", "square_")
+    )
+    return table["combination"].to_numpy(), sums, squares

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -26,7 +27,7 @@ from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline.validation.record import ChosenTrial, OutOfSampleRecord, WindowResult, metrics_from_dict
 from tradepulse_pipeline.validation.significance import is_overfit, p_value, walk_forward_efficiency, z_score
 from tradepulse_pipeline.validation.training import TrainingSettings
-from tradepulse_pipeline.validation.trials import N_BLOCKS, Recalled, SearchResult, Tally, TrialKeeper, joined_best
+from tradepulse_pipeline.validation.trials import N_BLOCKS, Recalled, SearchResult, Tally, TrialKeeper, WindowSearch
 from tradepulse_pipeline.validation.windows import Window, WindowSettings, latest_train, make_windows
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ T = TypeVar("T", np.int64, np.float64)
 #: The number that the latest train window has among the searched ones.
 LATEST: Final = -1
 
-#: Combinations whose block sums are worked out, and kept, in one go.
+#: Combinations whose moments by block are worked out, and kept, in one go.
 _BLOCKS_AT_ONCE: Final = 262_144
 
 
@@ -57,8 +58,8 @@ def search_windows(
     is one unbroken stretch up to now.
 
     A ``keeper`` gets every trial as it is made, and in the end, of every parameter set that was tried, the sums of its
-    daily returns over ``N_BLOCKS`` blocks of all days: what the statistics of overfitting need. Trials that it recalls
-    from an unfinished attempt are not made again; the result is the same.
+    daily returns and of their squares over ``N_BLOCKS`` blocks of all days: what the statistics of overfitting need.
+    Trials that it recalls from an unfinished attempt are not made again; the result is the same.
 
     Raises
     ------
@@ -67,6 +68,8 @@ def search_windows(
     SearchLimitError
         If a search would make more trials than it may.
     """
+    import polars as pl
+
     space = ParameterSpace(strategy.parameters)
     check_limit(space, settings.search)
     trains = train_windows(frame, settings.windows)
@@ -74,10 +77,10 @@ def search_windows(
     planned = settings.search.planned_trials(space.size)
     deadline, pace = Deadline.after(settings.search.max_runtime_seconds), Pace()
     progress = _OverallProgress(on_progress, total=planned * len(trains))
-    tallies: dict[int, Tally] = {}
+    found: dict[int, tuple[WindowSearch, pl.DataFrame]] = {}
     tried: IntArray = NO_MORE
     for index, train in trains.items():
-        tally = tallies[index] = Tally(index, space, settings.search)
+        tally = Tally(index, space, settings.search)
         recalled = keeper.recall(index) if keeper else None
         n_known = 0 if recalled is None else len(recalled)
         # The seed is the same in every window. A random search thus draws the same parameter sets everywhere: signals
@@ -88,7 +91,7 @@ def search_windows(
             settings.search,
             deadline=deadline,
             pace=pace,
-            on_progress=progress.of_part(len(tallies) - 1, len(trains)),
+            on_progress=progress.of_part(len(found), len(trains)),
             initial=np.array(settings.initial if index == LATEST else (), dtype=np.int64),
         ):
             first, last = tally.n_trials, tally.n_trials + len(trials)
@@ -97,10 +100,9 @@ def search_windows(
                 keeper.keep(index, trials.take(slice(max(0, n_known - first), None)))
             if settings.search.method != "grid":
                 tried = np.union1d(tried, trials.combination)
-    ordered = [tallies[index] for index in sorted(tallies)]
-    result = SearchResult(
-        searches=tuple(tally.result() for tally in ordered), best=joined_best(ordered), planned=planned
-    )
+        found[index] = tally.result(), tally.best_table(partial(evaluator.evaluate, window=train))
+    searches, best = zip(*(found[index] for index in sorted(found)), strict=True)
+    result = SearchResult(searches=searches, best=pl.concat(best), planned=planned)
     if keeper and result.is_complete:
         _keep_blocks(evaluator, keeper, np.arange(space.size) if settings.search.method == "grid" else tried)
     return result
@@ -138,7 +140,7 @@ def train_windows(frame: IndicatorFrame, settings: WindowSettings) -> dict[int, 
 def _keep_blocks(evaluator: TabledEvaluator, keeper: TrialKeeper, combinations: IntArray) -> None:
     for first in range(0, len(combinations), _BLOCKS_AT_ONCE):
         part = combinations[first : first + _BLOCKS_AT_ONCE]
-        keeper.keep_blocks(part, evaluator.block_sums(part, N_BLOCKS))
+        keeper.keep_blocks(part, *evaluator.block_moments(part, N_BLOCKS))
 
 
 class _OverallProgress:
@@ -175,10 +177,10 @@ def judge_windows(
     found: SearchResult,
     on_progress: ProgressListener = ignore_progress,
 ) -> OutOfSampleRecord:
-    """Run each window's best trial on its test window and put the out-of-sample record together.
+    """Run each window's chosen trial on its test window and put the out-of-sample record together.
 
     A window without a valid trial trades nothing and its days count as flat. A window that was not searched is left
-    out of the record. With fixed parameters the best trial of the latest train window runs on all test windows.
+    out of the record. With fixed parameters the chosen trial of the latest train window runs on all test windows.
 
     Parameters
     ----------

@@ -202,18 +202,22 @@ def test_every_strategy_on_real_candles(
 
 @settings(max_examples=cases(100))
 @given(case=grids(), n_blocks=st.integers(1, 5))
-def test_block_sums_are_those_of_the_daily_returns(case: Case, n_blocks: int) -> None:
+def test_block_moments_are_those_of_the_daily_returns(case: Case, n_blocks: int) -> None:
     tabled = TabledEvaluator(case.frame, case.strategy, side="both", account=case.account)
     window = case.windows[0]
-    _, sums = tabled.evaluate_blocks(np.arange(tabled.space.size), window, n_blocks)
+    metrics, sums, squares = tabled.evaluate_blocks(np.arange(tabled.space.size), window, n_blocks)
     days = case.frame.open_time_ms[slice(*window)] // MS_PER_DAY
     distinct = np.unique(days)
     for combination in range(tabled.space.size):
         run = tabled.run(combination, window)
-        before, wanted = case.account.initial_capital, np.zeros(n_blocks)
+        before, wanted, wanted_squares = case.account.initial_capital, np.zeros(n_blocks), np.zeros(n_blocks)
         for number, day in enumerate(distinct):
             after = run.equity[np.flatnonzero(days == day)[-1]]
             if before > 0 and len(run.trades):
                 wanted[number * n_blocks // len(distinct)] += after / before - 1
+                wanted_squares[number * n_blocks // len(distinct)] += (after / before - 1) ** 2
             before = after
-        np.testing.assert_allclose(sums[combination], wanted, rtol=1e-9, atol=1e-12 * case.account.max_leverage)
+        leverage = case.account.max_leverage
+        np.testing.assert_allclose(sums[combination], wanted, rtol=1e-9, atol=1e-12 * leverage)
+        np.testing.assert_allclose(squares[combination], wanted_squares, rtol=1e-9, atol=1e-12 * leverage**2)
+    np.testing.assert_array_equal(metrics, tabled.evaluate(np.arange(tabled.space.size), window))

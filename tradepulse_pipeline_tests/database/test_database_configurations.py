@@ -56,6 +56,7 @@ def make(job_id: UUID, **fields: Any) -> ConfigurationRow:
         "timeframe": "5m", "lifecycle_stage": "PAPER", "is_simulated": False, **dict.fromkeys(FIGURES, 0.1),
         "sample_size": 40, "parameters": {"pierce_depth": 0.001}, "in_sample_metrics": {"net_profit": 1.0},
         "out_of_sample_metrics": {"net_profit": -1.0}, "windows": [{"index": 0}], "template": {"pair": "BTC/USDT"},
+        "evidence": {"statistics": {"n_trials": 10}}, "tested_p_value": 0.2,
         "data_warnings": ["3 candles are missing."],
         "data_fingerprint": "f00", "data_start": datetime(2024, 1, 1, tzinfo=UTC),
         "data_end": datetime(2025, 1, 1, tzinfo=UTC), "code_version": "1", "engine_hash": "e", "seed": 7,

@@ -77,7 +77,7 @@ def test_candles_and_decisions_from_before_the_quarantine_grew_are_kept(fresh: D
             '{}', '{}', '[]', '{}', 'f00', '2024-01-01Z', '2024-01-02Z', '1', 'e', '{}', 0, 'random', '{}', 1, 'r')
     """
     fresh.run(lambda connection: connection.execute(rows.encode()))
-    assert migrate(fresh) == ["007_stale_configurations.sql", "008_equities.sql"]
+    assert migrate(fresh) == ["007_stale_configurations.sql", "008_equities.sql", "009_evidence.sql"]
     dismissed, waiting = quarantined(fresh, include_decided=True)
     assert (dismissed.decision, dismissed.decided_at) == ("dismissed", datetime(2024, 2, 1, tzinfo=UTC))
     assert dismissed.open_time_ms == 1_704_067_200_000

@@ -17,7 +17,7 @@ from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.optimizers.search import Trials
 from tradepulse_pipeline.strategies.registry import get_strategy
 from tradepulse_pipeline.strategies.space import ParameterSpace
-from tradepulse_pipeline.validation.trials import trials_table
+from tradepulse_pipeline.validation.trials import NEIGHBOUR_COLUMNS, trials_table
 
 SERIES = SeriesKey.parse("binance:BTC-USDT:5m")
 SHA256 = "0123456789abcdef" * 4
@@ -68,6 +68,11 @@ def test_what_is_on_the_front_alone_is_no_row_and_its_mark_no_parameter() -> Non
     table = best_table(2).with_columns(rank=pl.Series([1, None]), on_pareto_front=pl.Series([False, True]))
     (best,) = best_of(table)
     assert best.rank == 1
+    assert list(best.parameters) == [p.name for p in get_strategy("LIQUIDITY_SWEEP_V3").parameters]
+
+
+def test_how_the_neighbours_fare_is_no_parameter() -> None:
+    (best,) = best_of(best_table(1).with_columns(pl.lit(0.5).alias(name) for name in NEIGHBOUR_COLUMNS))
     assert list(best.parameters) == [p.name for p in get_strategy("LIQUIDITY_SWEEP_V3").parameters]
 
 

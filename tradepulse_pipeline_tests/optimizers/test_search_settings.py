@@ -11,6 +11,7 @@ from tradepulse_pipeline.optimizers.settings import SearchSettings
     [
         ("method", "randm", "Did you mean 'random'? Allowed: auto, grid, random, bayesian, tpe, genetic"),
         ("objective", "sharp", "Did you mean 'sharpe'? Allowed: net_profit, sharpe, sortino, calmar, profit_factor"),
+        ("selection", "plato", "Did you mean 'plateau'? Allowed: best, plateau"),
         ("budget", 0, "at least 1 trial"),
         ("minimum_trades", 0, "at least 1"),
         ("seed", -1, "from 0 to 4294967295"),
@@ -47,6 +48,16 @@ def test_a_value_that_is_not_allowed_is_named_with_what_is(field, value, allowed
 def test_further_objectives_that_are_not_allowed_are_named_with_what_to_do(method, further, message):
     with pytest.raises(InvalidInputError, match=message):
         SearchSettings(method=method, further_objectives=further)
+
+
+@pytest.mark.parametrize("method", ["random", "bayesian", "tpe", "genetic"])
+def test_a_plateau_takes_a_grid_search(method):
+    for allowed in ("grid", "auto"):
+        assert SearchSettings(method=allowed, selection="plateau").method == allowed
+    with pytest.raises(InvalidInputError, match=rf"selection: found 'plateau' .*'{method}'.* Take the method 'grid'"):
+        SearchSettings(method=method, selection="plateau")
+    with pytest.raises(InvalidInputError, match=r"with the method 'random'.*'auto' is 'random' with a budget"):
+        SearchSettings(budget=5, selection="plateau")
 
 
 def test_the_objective_that_chooses_comes_first():

@@ -26,7 +26,7 @@ from tradepulse_pipeline.validation.windows import WindowSettings
 from tradepulse_pipeline_tests.orchestration.conftest import ROOT
 
 BRANCHES = ("liquidity_sweep_v3", "capitulation_reversal_v3", "failed_breakdown_v3", "supply_shock_v3")
-HEAVY = ("skopt", "optuna", "ccxt", "pandas", "polars", "sklearn", "psycopg", "psycopg2", "pyarrow")
+HEAVY = ("skopt", "optuna", "ccxt", "pandas", "polars", "sklearn", "psycopg", "psycopg2", "pyarrow", "matplotlib")
 
 #: The strategies that come with TradePulse, whatever the project that the tests run in names beside them.
 defs = definitions.build_definitions(get_strategy(name) for name in strategy_names())

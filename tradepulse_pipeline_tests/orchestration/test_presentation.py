@@ -1,14 +1,10 @@
-"""What a person sees: tables and charts that stay small and leave nothing important out."""
+"""What a person sees: tables that stay small and leave nothing important out."""
 
 from __future__ import annotations
 
-import base64
 import math
-import re
 from types import SimpleNamespace
-from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
 from tradepulse_pipeline.backtest.result import METRIC_NAMES, Metrics
@@ -19,50 +15,12 @@ from tradepulse_pipeline.orchestration.presentation import (
     IN_SAMPLE,
     MAX_ROWS,
     METRICS_SHOWN,
-    line_chart,
     metrics_table,
     moment,
     simulated_metadata,
     table,
     wide_table,
 )
-
-DAY = 86_400_000
-
-
-def drawing(markdown):
-    return ElementTree.fromstring(base64.b64decode(re.search(r"base64,(.*)\)", markdown.value)[1]))
-
-
-def points(markdown):
-    (line,) = drawing(markdown).iter("{http://www.w3.org/2000/svg}polyline")
-    return np.array([point.split(",") for point in line.get("points").split()], dtype=float)
-
-
-def test_a_long_line_is_small_and_keeps_its_extremes():
-    values = np.sin(np.arange(100_000) / 700)
-    values[12_345], values[54_321] = 9.0, -7.0
-    chart = line_chart("Equity", np.arange(100_000) * 300_000, values)
-    assert len(chart.value) < 20_000
-    heights = points(chart)[:, 1]
-    assert (heights.min(), heights.max()) == (28.0, 192.0)  # the margins: the highest value and the lowest
-    assert "-7 to 9" in "".join(drawing(chart).itertext())
-
-
-@pytest.mark.parametrize("values", [[1.0, 2.0], [math.nan, 1.0, math.nan, 2.0], [3.0, 3.0, 3.0]])
-def test_what_is_undefined_is_not_drawn(values):
-    drawn = points(line_chart("ATR", np.arange(len(values)) * DAY, np.array(values)))
-    assert len(drawn) == np.isfinite(values).sum()
-    assert np.isfinite(drawn).all()
-
-
-@pytest.mark.parametrize("values", [[], [1.0], [math.nan, math.nan]])
-def test_without_two_points_there_is_no_line(values):
-    assert line_chart("Close", np.arange(len(values)) * DAY, np.array(values)).value == "Close: nothing to draw."
-
-
-def test_titles_cannot_break_the_drawing():
-    assert "<b> & more" in "".join(drawing(line_chart("<b> & more", np.array([0, DAY]), np.ones(2))).itertext())
 
 
 def test_a_table_without_rows_still_has_its_columns():

@@ -29,9 +29,13 @@ from tradepulse_pipeline.orchestration.progress import listening
 from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource, SettingsResource
 from tradepulse_pipeline.orchestration.sensors import cancelled_trainings, failed_trainings
 from tradepulse_pipeline.orchestration.tables import read_frame, read_search, write_frame
+from tradepulse_pipeline.orchestration.trial_files import read_blocks
 from tradepulse_pipeline.strategies.registry import get_strategy
 from tradepulse_pipeline.strategies.space import ParameterSpace
+from tradepulse_pipeline.validation.overfitting import backtest_overfitting
+from tradepulse_pipeline.validation.plateau import neighbourhoods
 from tradepulse_pipeline.validation.training import TrainingSettings
+from tradepulse_pipeline.validation.trials import NEIGHBOUR_COLUMNS
 from tradepulse_pipeline.validation.walk_forward import LATEST, search_windows
 from tradepulse_pipeline_tests.loopback import LoopbackExchange
 from tradepulse_pipeline_tests.reference.trials import TrialsInMemory
@@ -140,6 +144,13 @@ def test_a_training_makes_every_asset_and_stores_a_configuration(train, database
     assert figures["oos_trades"] == configuration.sample_size > 0
     assert figures["verdict"] == f"PAPER: {transitions(database, configuration.id)[0].reason}"
     assert metadata_of(result, RECORD, key)["oos_net_profit"] == round(configuration.net_profit, DECIMALS)
+    for asset, plots in (
+        (CHAIN[0], ["close"]),
+        (TRIALS, ["trials_of_latest_window", "parameters_of_latest_window"]),
+        (RECORD, ["equity"]),
+    ):
+        for name in plots:
+            assert "](data:image/svg+xml;base64," in metadata_of(result, asset, key)[name]
 
     frame = read_frame(store, SeriesKey.parse(key))
     assert configuration.data_fingerprint == frame.fingerprint == frame.candles.fingerprint()
@@ -156,7 +167,9 @@ def test_a_training_makes_every_asset_and_stores_a_configuration(train, database
     stored = read_search(store, SeriesKey.parse(key), STRATEGY, frame.fingerprint)
     assert (search.trials_path, search.trials_sha256) == (stored.folder.url, stored.folder.sha256)
     assert search.n_trials == stored.found.total_trials == all_trials(stored).height == 4 * 40
-    assert pl.read_parquet(f"{stored.folder.url}/blocks/*.parquet")["combination"].n_unique() == 40
+    combination, sums, squares = read_blocks(store.folder(TRIALS.path, SeriesKey.parse(key), stored.folder.name))
+    assert len(set(combination.tolist())) == 40
+    assert backtest_overfitting(sums, squares).n_trials > 1
     files = sorted(Path(stored.folder.url, "trials").iterdir())
     lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
     assert search.trials_sha256 == hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -274,6 +287,27 @@ def test_several_objectives_show_the_front_of_the_latest_window(train, database,
     assert configuration.parameters == {p.name: by_profit[0][p.name] for p in STRATEGY.parameters}
 
 
+def test_the_plateau_is_what_gets_stored(train, database, store):
+    key = "simulated:PLATEAU-USDT:5m"
+    settings = SMALL.model_copy(update={"method": "grid", "budget": 0, "selection": "plateau"})
+    result = train(key, settings=settings)
+    assert result.success
+    assert metadata_of(result, TRIALS, key)["selection"] == "plateau"
+    stored = read_search(store, SeriesKey.parse(key), STRATEGY, read_frame(store, SeriesKey.parse(key)).fingerprint)
+    assert stored.training.search.selection == "plateau"
+    every = all_trials(stored).filter(pl.col("window") == LATEST)
+    objective = every["objective"].fill_null(np.nan).to_numpy()
+    around = neighbourhoods(objective, ParameterSpace(STRATEGY.parameters).shape)
+    chosen = int(np.nanargmax(around.mean))
+    assert chosen != np.nanargmax(objective)
+    (configuration,) = list_configurations(database, pair="PLATEAU/USDT")
+    assert configuration.parameters == ParameterSpace(STRATEGY.parameters).values(chosen)
+    first = stored.found.best.filter((pl.col("window") == LATEST) & (pl.col("rank") == 1))
+    figures = [around.mean[chosen], around.worst[chosen], around.kept_share[chosen]]
+    assert list(first.select(NEIGHBOUR_COLUMNS).row(0)) == pytest.approx(figures)
+    assert first.drop("rank", *NEIGHBOUR_COLUMNS).equals(every[chosen])
+
+
 def test_a_single_objective_has_no_front_to_show(train):
     key = "simulated:NOFRONT-USDT:5m"
     assert not [name for name in metadata_of(train(key, assets=CHAIN[:3]), TRIALS, key) if "front" in name]
@@ -351,6 +385,9 @@ def test_a_training_without_a_valid_trial_ends_without_a_configuration(train, da
         k for k, message in enumerate(messages) if "Materialized value liquidity_sweep_v3 optimization" in message
     )
     assert warned < made
+    searched = metadata_of(result, TRIALS, key)
+    assert searched["trials_of_latest_window"] == "Sharpe ratio of the trials: nothing to draw."
+    assert searched["parameters_of_latest_window"].endswith("by two parameters: nothing to draw.")
     verdict = metadata_of(result, CONFIGURATIONS, key)["verdict"]
     assert verdict.startswith("No configuration. None of the 40 parameter sets")
     job = training_jobs.get(database, UUID(result.run_id))

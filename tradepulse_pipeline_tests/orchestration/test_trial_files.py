@@ -11,17 +11,27 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tradepulse_pipeline.backtest.evaluators import TabledEvaluator
 from tradepulse_pipeline.backtest.result import METRIC_NAMES
-from tradepulse_pipeline.market.series import SeriesKey
+from tradepulse_pipeline.indicators.frame import IndicatorFrame
+from tradepulse_pipeline.market.series import MS_PER_DAY, SeriesKey, Timeframe
+from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings, simulate
 from tradepulse_pipeline.optimizers.search import Trials
+from tradepulse_pipeline.optimizers.settings import SearchSettings
 from tradepulse_pipeline.orchestration import artifacts, trial_files
 from tradepulse_pipeline.orchestration.artifacts import ArtifactError, ArtifactStore
-from tradepulse_pipeline.orchestration.trial_files import KEPT_FOR, TrialFiles
+from tradepulse_pipeline.orchestration.trial_files import KEPT_FOR, TrialFiles, read_blocks, trials_of_window
 from tradepulse_pipeline.strategies.registry import get_strategy
 from tradepulse_pipeline.strategies.space import ParameterSpace
-from tradepulse_pipeline.validation.walk_forward import LATEST
+from tradepulse_pipeline.validation.overfitting import backtest_overfitting
+from tradepulse_pipeline.validation.training import TrainingSettings
+from tradepulse_pipeline.validation.trial_luck import luck_of_trials
+from tradepulse_pipeline.validation.trials import N_BLOCKS
+from tradepulse_pipeline.validation.walk_forward import LATEST, search_windows
+from tradepulse_pipeline.validation.windows import WindowSettings
 
 SPACE = ParameterSpace(get_strategy("LIQUIDITY_SWEEP_V3").parameters)
+START = 1_704_067_200_000
 IDENTITY = {"series": "binance:BTC-USDT:5m", "training": "a"}
 
 
@@ -169,12 +179,87 @@ def test_a_disk_that_is_full_ends_the_search_with_a_reason(files_of, monkeypatch
         searched(files_of(), (LATEST, trials_of(0, 5)))
 
 
-def test_block_sums_are_rows_by_combination(files_of):
-    sums = np.random.default_rng(0).normal(size=(6, 16))
+@pytest.fixture
+def kept_blocks(files_of, folder):
+    """Combinations, sums and squares, and the folder where they were kept in two files."""
+    rng = np.random.default_rng(0)
+    blocks = rng.permutation(6), rng.normal(size=(6, N_BLOCKS)), rng.random(size=(6, N_BLOCKS))
     with files_of() as files:
-        files.keep_blocks(np.arange(4), sums[:4])
-        files.keep_blocks(np.arange(4, 6), sums[4:])
+        for rows in (slice(0, 4), slice(4, 6)):
+            files.keep_blocks(*(part[rows] for part in blocks))
         found = files.finish()
-    table = pl.read_parquet(f"{found.url}/blocks/*.parquet").sort("combination")
-    assert table.columns == ["combination", *(f"block_{k}" for k in range(16))]
-    np.testing.assert_array_equal(table.drop("combination").to_numpy(), sums)
+    return blocks, folder.folder(found.name)
+
+
+def test_sums_and_squares_by_block_are_rows_by_combination(kept_blocks):
+    (combination, sums, squares), folder = kept_blocks
+    table = pl.read_parquet(f"{folder.url}/blocks/*.parquet")
+    assert table.columns == ["combination", *(f"{kind}_{k}" for kind in ("block", "square") for k in range(16))]
+    np.testing.assert_array_equal(table.to_numpy(), np.column_stack([combination, sums, squares]))
+
+
+def test_sums_and_squares_by_block_come_back_as_they_were_kept(kept_blocks):
+    blocks, folder = kept_blocks
+    for found, kept in zip(read_blocks(folder), blocks, strict=True):
+        np.testing.assert_array_equal(found, kept)
+        assert (found.dtype, found.flags.c_contiguous) == (kept.dtype, True)
+
+
+def test_what_a_search_kept_tells_how_likely_it_overfits(files_of, folder):
+    series, timeframe = SeriesKey.parse("simulated:BTC-USDT:5m"), Timeframe("5m")
+    candles = simulate(series.market, timeframe, START, START + 28 * MS_PER_DAY, SimulatedMarketSettings(edge=8.0))
+    strategy = get_strategy("LIQUIDITY_SWEEP_V3")
+    frame = IndicatorFrame.compute(candles, strategy.indicators)
+    search = SearchSettings(budget=40, minimum_trades=3)
+    settings = TrainingSettings(search=search, windows=WindowSettings(train_days=10, test_days=6, gap_days=1))
+    with files_of() as files:
+        search_windows(frame, strategy, settings, keeper=files)
+        found = files.finish()
+    combination, sums, squares = read_blocks(folder.folder(found.name))
+    assert len(set(combination.tolist())) == 40
+    expected = TabledEvaluator(frame, strategy).block_moments(combination, N_BLOCKS)
+    np.testing.assert_array_equal((sums, squares), expected)
+    n_traded = np.count_nonzero(squares.any(axis=1))
+    overfitting = backtest_overfitting(sums, squares)
+    assert 2 <= overfitting.n_trials == n_traded
+    assert 0 <= overfitting.probability <= 1
+    assert 1 <= luck_of_trials(sums, squares).effective_trials <= n_traded
+
+
+def test_a_damaged_file_of_blocks_is_refused(kept_blocks):
+    _, folder = kept_blocks
+    damaged = Path(folder.url, "blocks", "0001.parquet")
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    with pytest.raises(ArtifactError, match=r"0001\.parquet is damaged"):
+        read_blocks(folder)
+
+
+def test_a_search_that_ran_out_of_time_kept_no_blocks(files_of, folder):
+    found = searched(files_of(), (LATEST, trials_of(0, 5)))
+    combination, sums, squares = read_blocks(folder.folder(found.name))
+    assert (combination.shape, sums.shape, squares.shape) == ((0,), (0, N_BLOCKS), (0, N_BLOCKS))
+    assert backtest_overfitting(sums, squares) is None
+
+
+@pytest.mark.parametrize("base", ["file", "memory"])
+def test_columns_of_one_window_are_read_from_wherever_they_are(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_files, "MOST_HELD", 20)
+    url = str(tmp_path) if base == "file" else f"memory://{tmp_path.name}"
+    folder = ArtifactStore(url).folder(("branch", "results"), SeriesKey.parse("binance:BTC-USDT:5m"))
+    files = TrialFiles(folder, IDENTITY, SPACE, finished=None, on_warning=pytest.fail)
+    latest = [trials_of(0, 30), trials_of(30, 60)]
+    with files:
+        files.recall(LATEST)
+        for trials in latest:
+            files.keep(LATEST, trials)
+        files.recall(0)
+        files.keep(0, trials_of(60, 70))
+        found = files.finish()
+    training, columns = folder.folder(found.name), ["sharpe_ratio", "objective"]
+    table = trials_of_window(training, LATEST, columns)
+    assert table.columns == columns
+    expected = Trials.joined(latest)
+    np.testing.assert_array_equal(table["objective"].fill_null(np.nan), expected.objective)
+    np.testing.assert_array_equal(table["sharpe_ratio"], expected.metrics[:, METRIC_NAMES.index("sharpe_ratio")])
+    assert trials_of_window(training, 0, columns).height == 10
+    assert trials_of_window(training, 1, columns).height == 0

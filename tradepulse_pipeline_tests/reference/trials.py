@@ -28,9 +28,9 @@ class TrialsInMemory:
         """Keep more trials of a window."""
         self._trials.setdefault(window, []).append(trials)
 
-    def keep_blocks(self, combination: IntArray, block_sums: FloatArray) -> None:
-        """Keep block sums."""
-        self._blocks.append(blocks_table(combination, block_sums))
+    def keep_blocks(self, combination: IntArray, sums: FloatArray, squares: FloatArray) -> None:
+        """Keep the sums of daily returns and of their squares by block."""
+        self._blocks.append(blocks_table(combination, sums, squares))
 
     def table(self) -> pl.DataFrame:
         """Return all trials, ordered by window and trial."""
@@ -42,5 +42,5 @@ class TrialsInMemory:
         )
 
     def blocks(self) -> pl.DataFrame:
-        """Return the block sums of all combinations."""
+        """Return the sums and squares by block of all combinations."""
         return pl.concat(self._blocks)

@@ -13,6 +13,7 @@ from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.validation.bootstrap import (
     bootstrap_intervals,
     bootstrap_p_value,
+    equity_band,
     optimal_block_length,
     stationary_orders,
 )
@@ -135,3 +136,20 @@ def test_the_same_seed_gives_the_same_intervals():
         bootstrap_intervals(returns, initial_capital=1.0, periods_per_year=365, seed=seed) for seed in (1, 1, 2)
     )
     assert first == again != other
+
+
+def test_the_band_holds_the_record_and_widens():
+    returns = np.random.default_rng(2).normal(0.001, 0.01, 300)
+    low, high = equity_band(returns, initial_capital=1_000.0, seed=0)
+    width = np.log(high / low)
+    assert width[-1] > 3 * width[5]
+    # Far out, independent normal returns spread by the root of their number.
+    assert width[-1] == pytest.approx(2 * 1.96 * 0.01 * math.sqrt(300), rel=0.25)
+    equity = 1_000 * np.cumprod(1 + returns)
+    assert np.mean((equity >= low) & (equity <= high)) > 0.8
+    assert (low < high).all()
+
+
+def test_the_band_of_a_flat_record_is_the_record():
+    low, high = equity_band(np.zeros(5), initial_capital=10.0, seed=0)
+    assert low.tolist() == high.tolist() == [10.0] * 5

@@ -64,3 +64,10 @@ def test_nothing_to_test_and_wrong_shapes():
     assert data_snooping(np.ones((10, 0)), seed=1) is None
     with pytest.raises(InvalidInputError, match=r"at most 50 candidates, found shape \(10, 51\)"):
         data_snooping(np.ones((10, 51)), seed=1)
+
+
+def test_all_candidates_may_be_better_than_nothing():
+    returns = np.random.default_rng(1).normal(0.01, 0.001, (200, 3))
+    found = data_snooping(returns, seed=0)
+    assert found.better_than_nothing == (0, 1, 2)
+    assert found.superior_predictive_ability < 0.01

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tradepulse_pipeline.backtest.settings import AccountSettings
+from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.series import MS_PER_DAY, Market, Timeframe
 from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings, simulate
@@ -47,6 +48,16 @@ def test_auto_is_a_grid_search_where_that_is_quick_enough(frame, monkeypatch, lo
 def test_auto_is_no_grid_search_beyond_the_limit_of_combinations(frame):
     limited = replace(AUTO, search=replace(AUTO.search, max_combinations=201_599))
     assert settled(frame, STRATEGY, limited).search.method == "random"
+
+
+def test_auto_takes_a_plateau_where_it_is_a_grid_search_alone(frame, monkeypatch):
+    plateau = replace(AUTO, search=replace(AUTO.search, selection="plateau"))
+    monkeypatch.setattr(estimate, "BENCHMARK_SECONDS", 0.05)
+    monkeypatch.setattr(estimate, "LONGEST_GRID_SECONDS", np.inf)
+    assert settled(frame, STRATEGY, plateau).search == replace(plateau.search, method="grid")
+    monkeypatch.setattr(estimate, "LONGEST_GRID_SECONDS", -1.0)
+    with pytest.raises(InvalidInputError, match=r"'plateau' with the method 'random'.*Take the method 'grid'"):
+        settled(frame, STRATEGY, plateau)
 
 
 def test_a_method_that_was_given_stays(frame):

@@ -48,6 +48,12 @@ MATURE = Evidence(
         ({"sample_size": 29}, "DISCOVERY: .* over 29 trades; fewer than 30 trades show little."),
         ({"sample_size": 30}, "VALIDATION: .* over 30 trades; it takes 100 trades to trust it."),
         ({"sample_size": 99}, "VALIDATION: .* over 99 trades"),
+        # What luck reaches
+        ({"sample_size": 64, "sharpe_ratio": 1.8, "n_trials": 201_600, "luck_ceiling": 2.1}, "VALIDATION: .* over 64 "
+         "trades; .* Sharpe 1.80, but after 201,600 trials luck alone reaches 2.10."),
+        ({"sample_size": 64, "n_trials": 9, "luck_ceiling": 1.2, "months_to_go": 5.4}, "VALIDATION: .* Sharpe 2.00, "
+         "where luck alone reaches 1.20 after 9 trials; 5 more months of it would prove it."),
+        ({"sample_size": 20, "n_trials": 9, "luck_ceiling": 1.2}, "DISCOVERY: .* luck alone reaches 1.20 after 9 tri"),
         # MATURE needs every condition
         ({"sharpe_ratio": 1.5}, "VALIDATION: .*, but its Sharpe ratio of 1.50 is not above 1.5."),
         ({"sharpe_ratio": 1.5001}, "MATURE: .* Sharpe ratio of 1.5001"),

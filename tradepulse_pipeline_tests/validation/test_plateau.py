@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tradepulse_pipeline.errors import InvalidInputError
-from tradepulse_pipeline.validation.plateau import neighbourhoods
+from tradepulse_pipeline.validation.plateau import neighbourhood_of, neighbourhoods
 from tradepulse_pipeline_tests.reference.statistics import grid_neighbours
 
 GRIDS = st.lists(st.integers(1, 4), min_size=1, max_size=4).flatmap(
@@ -30,6 +31,8 @@ def test_neighbourhoods_equal_the_reference(grid, kept):
         if math.isnan(own):
             assert np.isnan(row).all()
             continue
+        alone = astuple(neighbourhood_of(combination, objective, shape, kept=kept))
+        assert alone == pytest.approx(row, nan_ok=True)
         around = [float(objective[k]) for k in grid_neighbours(combination, shape)]
         filled = [own, *(min(valid) if math.isnan(value) else value for value in around)]
         assert row[0] == pytest.approx(sum(filled) / len(filled))

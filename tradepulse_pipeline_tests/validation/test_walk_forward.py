@@ -31,9 +31,10 @@ from tradepulse_pipeline.strategies.decisions import LONG, Decisions, Exits
 from tradepulse_pipeline.strategies.space import ParameterSpace
 from tradepulse_pipeline.validation import trials as trials_module
 from tradepulse_pipeline.validation import walk_forward
+from tradepulse_pipeline.validation.plateau import neighbourhoods
 from tradepulse_pipeline.validation.record import OutOfSampleRecord
 from tradepulse_pipeline.validation.training import TrainingSettings
-from tradepulse_pipeline.validation.trials import N_BEST, N_BLOCKS, SearchResult
+from tradepulse_pipeline.validation.trials import N_BEST, N_BLOCKS, NEIGHBOUR_COLUMNS, SearchResult, blocks_of_table
 from tradepulse_pipeline.validation.walk_forward import LATEST, judge_windows, search_windows, train_windows
 from tradepulse_pipeline.validation.windows import WindowSettings
 from tradepulse_pipeline_tests.reference.trials import TrialsInMemory
@@ -460,10 +461,98 @@ def test_the_best_trials_are_the_highest_of_all_and_the_earlier_of_equal_ones():
         )
         best = result.best.filter(pl.col("window") == search.window)
         assert best["rank"].to_list() == list(range(1, N_BEST + 1))
-        assert best.drop("rank").equals(expected)
+        assert best.drop("rank", *NEIGHBOUR_COLUMNS).equals(expected)
 
 
-def test_block_sums_of_every_parameter_set_add_up_to_its_daily_returns():
+#: How many days of ten a parameter set trades: a lone spike, a hill, and a corner that never trades.
+LANDSCAPE = np.array(
+    [
+        [1, 1, 1, 1, 1, 1],
+        [1, 9, 1, 1, 1, 1],
+        [1, 1, 1, 6, 6, 6],
+        [1, 1, 1, 6, 6, 6],
+        [0, 1, 1, 6, 6, 6],
+    ]
+)
+SPIKE, HILL = 1 * 6 + 1, 3 * 6 + 4
+
+
+class OnALandscape(EveryOtherDay):
+    """Buys on so many days of ten as the landscape says; where all days are up, each trade earns 2 R."""
+
+    parameters = (
+        parameter("row", "signal", *(float(n) for n in range(5))),
+        parameter("column", "signal", *(float(n) for n in range(6))),
+    )
+
+    def signals(self, prepared, parameters):
+        height = LANDSCAPE[int(parameters["row"]), int(parameters["column"])]
+        bars = np.flatnonzero(np.arange(len(prepared)) % 10 < height)
+        return Decisions.of(bars, LONG, prepared.close[bars], np.full(len(bars), 10.0))
+
+    def exits(self, parameters):
+        return Exits(stop_multiple=1.0, target="r", target_multiple=2.0)
+
+
+def on_a_landscape(selection, **asked):
+    """Frame, strategy and settings of a search whose windows all see the landscape."""
+    search = SearchSettings(**{"method": "grid", "minimum_trades": 1, "selection": selection, **asked})
+    return frame_of("U" * 150), OnALandscape(), TrainingSettings(search=search, windows=WINDOWS)
+
+
+@pytest.mark.parametrize(("selection", "chosen", "kept"), [("best", SPIKE, 0.0), ("plateau", HILL, 1.0)])
+@pytest.mark.parametrize("n_best", [20, 3])
+def test_the_best_is_the_spike_and_the_plateau_the_hill(monkeypatch, n_best, selection, chosen, kept):
+    monkeypatch.setattr(trials_module, "N_BEST", n_best)  # with 3, the top of the hill is not among the best
+    frame, strategy, settings = on_a_landscape(selection)
+    result, trials = searched(frame, settings, strategy)
+    assert [search.n_valid for search in result.searches] == [29, 29, 29]
+    for table, every in zip(result.best.partition_by("window"), trials.partition_by("window"), strict=True):
+        assert table["rank"].to_list() == list(range(1, n_best + 1))
+        assert table["trial"].to_list() == table["combination"].to_list()
+        by_objective = every.sort("objective", "trial", descending=[True, False], nulls_last=True)["combination"]
+        assert table["combination"].to_list() == [chosen, *(n for n in by_objective if n != chosen)][:n_best]
+        assert table.drop("rank", *NEIGHBOUR_COLUMNS).head(1).equals(every.filter(pl.col("combination") == chosen))
+        (first, *others) = table.select(NEIGHBOUR_COLUMNS).rows()
+        around = every["objective"].gather([chosen, chosen - 6, chosen - 1, chosen + 1, chosen + 6])
+        assert first == pytest.approx((around.mean(), around.min(), kept))
+        assert set(others) == {(None, None, None)}
+    record = judge_windows(frame, strategy, settings, result)
+    assert [record.latest.combination, *(window.chosen.combination for window in record.windows)] == [chosen] * 3
+
+
+def test_the_plateau_of_a_search_that_was_cut_off_is_that_of_the_trials_made(monkeypatch):
+    clock, after = StoppedClock(2), walk_forward.Deadline.after
+    monkeypatch.setattr(walk_forward.Deadline, "after", lambda seconds: after(seconds, clock))
+    monkeypatch.setattr(walk_forward.Pace, "parts", lambda _, batch: np.split(batch, [18]))  # one row of the hill
+    frame, strategy, settings = on_a_landscape("plateau", max_runtime_seconds=60.0)
+    result, trials = searched(frame, settings, strategy)
+    assert [search.n_trials for search in result.searches] == [18, 0, 0]
+    objective = np.append(trials["objective"].to_numpy(), np.full(12, np.nan))
+    expected = np.nanargmax(neighbourhoods(objective, LANDSCAPE.shape).mean)
+    assert expected not in (SPIKE, HILL)
+    first = result.best.row(0, named=True)
+    assert (first["rank"], first["combination"]) == (1, expected)
+    record = judge_windows(frame, strategy, settings, result)
+    assert record.latest.combination == expected
+    assert [window.status for window in record.windows] == ["not searched", "not searched"]
+
+
+def test_a_plateau_where_no_trial_is_valid_chooses_nothing():
+    frame, strategy, settings = on_a_landscape("plateau", minimum_trades=1_000)
+    result = search_windows(frame, strategy, settings)
+    assert result.best.height == 0
+    assert {result.best.schema[name] for name in NEIGHBOUR_COLUMNS} == {pl.Float64}
+    assert judge_windows(frame, strategy, settings, result).latest is None
+
+
+def test_only_a_grid_knows_the_neighbours():
+    best = search_windows(*on_a_landscape("best", method="random", budget=20)).best
+    assert best["window"].unique(maintain_order=True).to_list() == [LATEST, 0, 1]
+    assert best.select(pl.col(NEIGHBOUR_COLUMNS).is_null().all()).row(0) == (True, True, True)
+
+
+def test_moments_by_block_of_every_parameter_set_are_those_of_its_daily_returns():
     frame = frame_of(np.random.default_rng(7).choice(list("UD-"), size=165))
     settings = TrainingSettings(search=SearchSettings(budget=30, minimum_trades=1), windows=WINDOWS)
     keeper = TrialsInMemory(ParameterSpace(ManyPhases.parameters))
@@ -471,12 +560,13 @@ def test_block_sums_of_every_parameter_set_add_up_to_its_daily_returns():
     blocks = keeper.blocks()
     assert blocks["combination"].to_list() == sorted(set(keeper.table()["combination"]))
     evaluator = evaluators.PlainEvaluator(frame, ManyPhases())
-    for combination, *sums in blocks.iter_rows():
+    for combination, sums, squares in zip(*blocks_of_table(blocks), strict=True):
         equity = evaluator.run(combination, BarRange(0, len(frame))).equity
         returns = np.diff(equity, prepend=settings.account.initial_capital)
         returns /= np.concatenate([[settings.account.initial_capital], equity[:-1]])
-        expected = [returns[np.arange(len(frame)) * N_BLOCKS // len(frame) == k].sum() for k in range(N_BLOCKS)]
-        assert sums == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        by_block = [returns[np.arange(len(frame)) * N_BLOCKS // len(frame) == k] for k in range(N_BLOCKS)]
+        assert sums == pytest.approx([part.sum() for part in by_block], rel=1e-9, abs=1e-12)
+        assert squares == pytest.approx([(part**2).sum() for part in by_block], rel=1e-9, abs=1e-12)
 
 
 class Killed(BaseException):
@@ -499,20 +589,20 @@ class KilledAfter(TrialsInMemory):
 
 
 @pytest.mark.parametrize(
-    ("method", "budget", "further"),
+    "asked",
     [
-        ("grid", None, ()),
-        ("random", 300, ()),
-        ("tpe", 40, ()),
-        ("genetic", 100, ()),
-        ("genetic", 100, ("drawdown", "sharpe")),
+        {"method": "grid"},
+        {"method": "grid", "selection": "plateau"},
+        {"method": "random", "budget": 300},
+        {"method": "tpe", "budget": 40},
+        {"method": "genetic", "budget": 100},
+        {"method": "genetic", "budget": 100, "further_objectives": ("drawdown", "sharpe")},
     ],
 )
 @pytest.mark.parametrize("share", [0.0, 0.1, 1 / 3, 0.5, 0.9])
-def test_a_killed_search_goes_on_where_it_was_and_ends_with_the_same_result(method, budget, further, share):
+def test_a_killed_search_goes_on_where_it_was_and_ends_with_the_same_result(asked, share):
     frame = frame_of(np.random.default_rng(8).choice(list("UD-"), size=150))
-    search = SearchSettings(method=method, further_objectives=further, minimum_trades=5, budget=budget)
-    settings = TrainingSettings(search=search, windows=WINDOWS)
+    settings = TrainingSettings(search=SearchSettings(minimum_trades=5, **asked), windows=WINDOWS)
     whole, trials = searched(frame, settings, ManyPhases())
     keeper = KilledAfter(ParameterSpace(ManyPhases.parameters), round(share * trials.height))
     with pytest.raises(Killed):

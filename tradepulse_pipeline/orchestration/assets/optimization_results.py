@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
@@ -15,6 +15,7 @@ from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.optimizers.genetic import initial_combinations
 from tradepulse_pipeline.optimizers.objective import OBJECTIVE_METRICS
+from tradepulse_pipeline.orchestration.artifacts import ArtifactStore
 from tradepulse_pipeline.orchestration.assets.indicators import indicators
 from tradepulse_pipeline.orchestration.failures import told_plainly
 from tradepulse_pipeline.orchestration.names import branch_name, code_version
@@ -22,9 +23,12 @@ from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, 
 from tradepulse_pipeline.orchestration.presentation import (
     METRICS_SHOWN,
     document,
+    parameter_grid,
+    parameter_heat_map,
     place,
     simulated_metadata,
     table,
+    trials_histogram,
     wide_table,
     written,
 )
@@ -38,7 +42,7 @@ from tradepulse_pipeline.orchestration.tables import (
     write_search,
 )
 from tradepulse_pipeline.orchestration.training_jobs import claim_job, reporter
-from tradepulse_pipeline.orchestration.trial_files import TrialFolder
+from tradepulse_pipeline.orchestration.trial_files import TrialFolder, trials_of_window
 from tradepulse_pipeline.strategies.base import Strategy
 from tradepulse_pipeline.strategies.causality import check_causality
 from tradepulse_pipeline.strategies.space import ParameterSpace
@@ -46,6 +50,9 @@ from tradepulse_pipeline.validation.estimate import TradeForecast, forecast_trad
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.trials import SearchResult
 from tradepulse_pipeline.validation.walk_forward import LATEST, search_windows
+
+if TYPE_CHECKING:
+    import polars as pl
 
 #: How many of the latest window's best trials the page shows, and of their metrics which, as what, how written.
 _BEST: Final = 5
@@ -126,6 +133,7 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
                     {
                         **simulated_metadata(series),
                         **_metadata(strategy, training, found, folder, forecast),
+                        **_plots(strategy, training, found, _latest_trials(store, series, strategy, folder)),
                         "look_ahead": causality.verdict,
                     },
                     partition_key=str(series),
@@ -170,6 +178,7 @@ def _metadata(
         "train_windows": len(found.searches) - len(found.not_searched),
         "method": training.search.method,
         "objective": training.search.objective,
+        "selection": training.search.selection,
         "seed": training.search.seed,
         "best_of_latest_window": _side_by_side(strategy, list(best.iter_rows(named=True))),
         **(_front(strategy, training, found) if training.search.further_objectives else {}),
@@ -203,6 +212,35 @@ def _front(strategy: Strategy, training: TrainingSettings, found: SearchResult) 
         "further_objectives": ", ".join(training.search.further_objectives),
         "on_pareto_front": front.height,
         "front_of_latest_window": wide_table(rows, [title for _, title, _ in shown]),
+    }
+
+
+def _latest_trials(store: ArtifactStore, series: SeriesKey, strategy: Strategy, folder: TrialFolder) -> "pl.DataFrame":
+    """Return what the plots show of all trials of the latest train window, whose parameters get stored."""
+    columns = [*(p.name for p in strategy.parameters), "sharpe_ratio", "objective"]
+    key = branch_key(strategy, OPTIMIZATION_RESULTS)
+    return trials_of_window(store.folder(key, series, folder.name), LATEST, columns)
+
+
+def _plots(
+    strategy: Strategy, training: TrainingSettings, found: SearchResult, trials: "pl.DataFrame"
+) -> dict[str, dg.MetadataValue]:
+    """Return how the latest window's valid trials are distributed, and what the two parameters that matter do."""
+    first = found.best.filter((found.best["window"] == LATEST) & (found.best["rank"] == 1))
+    chosen = next(first.iter_rows(named=True), None)
+    valid = trials.filter(trials["objective"].is_not_null())
+    return {
+        "trials_of_latest_window": trials_histogram(
+            valid["sharpe_ratio"].to_numpy(),
+            name="Sharpe ratio",
+            chosen=None if chosen is None else chosen["sharpe_ratio"],
+            n_trials=trials.height,
+        ),
+        "parameters_of_latest_window": parameter_heat_map(
+            parameter_grid(valid, [p.name for p in strategy.parameters]),
+            name=f"objective ({training.search.objective.replace('_', ' ')})",
+            chosen=chosen,
+        ),
     }
 
 

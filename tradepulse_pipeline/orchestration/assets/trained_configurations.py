@@ -1,5 +1,6 @@
 """What a training comes to: parameters with their evidence, stored as a new version."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -13,15 +14,20 @@ from tradepulse_pipeline.configurations.configuration import (
     why_no_configuration,
 )
 from tradepulse_pipeline.configurations.lineage import collect_lineage
+from tradepulse_pipeline.configurations.template import with_stage
 from tradepulse_pipeline.database import training_jobs
 from tradepulse_pipeline.database.candles import lock_candles
 from tradepulse_pipeline.database.configurations import (
     ASSIGNED,
     ConfigurationRow,
+    Transition,
+    by_id,
     insert_configuration,
     mark_if_outdated,
+    transitions,
 )
 from tradepulse_pipeline.database.connection import Database
+from tradepulse_pipeline.database.corrections import correct_job
 from tradepulse_pipeline.database.surroundings import surroundings_of
 from tradepulse_pipeline.database.trials import best_of, record_search
 from tradepulse_pipeline.market.quality import assess
@@ -137,7 +143,7 @@ not measured is null there.""",
             for series in series_of(context):
                 stored = read_frame(store, series)
                 trials = read_search(store, series, strategy, stored.fingerprint)
-                record = read_record(store, series, strategy, trials, stored.fingerprint)
+                record, evidence = read_record(store, series, strategy, trials, stored.fingerprint)
                 job_id = claim_job(context, db, strategy, [series], trials.training)
                 lineage = collect_lineage(
                     stored.candles,
@@ -149,14 +155,15 @@ not measured is null there.""",
                 known = surroundings_of(db, series, stored.candles)
                 warnings = assess(stored.candles, known, name=str(series)).warnings
                 built = build_configuration(
-                    series, strategy, trials.training, record, lineage, datetime.now(UTC), warnings
+                    series, strategy, trials.training, record, lineage, datetime.now(UTC), warnings, evidence
                 )
                 row = _store(db, job_id, series, strategy, built, trials, record, context.run.run_id)
                 versions += search_version(strategy, stored.fingerprint, trials.training, trials.found)
                 if row is not None and row.stale_reason is not None:
                     context.log.warning(f"{series}: stale from the start, {row.stale_reason}. Train again.")
+                stages = transitions(db, row.id) if row is not None else []
                 context.add_asset_metadata(
-                    {**simulated_metadata(series), **_metadata(strategy, built, row, trials, record)},
+                    {**simulated_metadata(series), **_metadata(strategy, built, row, stages, trials, record)},
                     partition_key=str(series),
                 )
         return dg.MaterializeResult(data_version=joint_version(versions))
@@ -207,7 +214,8 @@ def _store(
             status="completed",
             error_message=why_no_configuration(record, trials.training),
         )
-        return row
+        correct_job(connection, job_id)
+        return row and by_id(connection, row.id)
 
     return database.run(store)
 
@@ -223,24 +231,25 @@ def _metadata(
     strategy: Strategy,
     built: Configuration | None,
     row: ConfigurationRow | None,
+    stages: Sequence[Transition],
     trials: StoredTrials,
     record: OutOfSampleRecord,
 ) -> dict[str, Any]:
     if built is None or row is None:
         return {"verdict": f"No configuration. {why_no_configuration(record, trials.training)}"}
     parameters = [
-        {"parameter": p.name, "value": f"{built.parameters[p.name]:g}", "unit": p.unit} for p in strategy.parameters
+        {"parameter": p.name, "value": f"{row.parameters[p.name]:g}", "unit": p.unit} for p in strategy.parameters
     ]
     return {
-        "verdict": f"{built.lifecycle_stage}: {built.stage_reason}",
+        "verdict": f"{row.lifecycle_stage}: {stages[-1].reason}",
         "metrics": metrics_table(record),
         "parameters": table(parameters, ("parameter", "value", "unit")),
-        "configuration_id": str(built.id),
+        "configuration_id": str(row.id),
         "version": row.version,
         **({"data_warnings": "\n".join(row.data_warnings)} if row.data_warnings else {}),
         **({"stale": row.stale_reason} if row.stale_reason else {}),
-        "lifecycle_stage": built.lifecycle_stage,
+        "lifecycle_stage": row.lifecycle_stage,
         **record_figures(record),
-        "on_the_command_line": f"tradepulse show {built.id}",
-        "v3_document": document(built.template),
+        "on_the_command_line": f"tradepulse show {row.id}",
+        "v3_document": document(with_stage(built.template, row.lifecycle_stage)),
     }

@@ -6,12 +6,14 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
+from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.series import MS_PER_DAY, SeriesKey
 from tradepulse_pipeline.orchestration.failures import told_plainly
 from tradepulse_pipeline.orchestration.names import branch_name, code_version
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
 from tradepulse_pipeline.orchestration.presentation import (
-    line_chart,
+    equity_curve,
+    evidence_metadata,
     metrics_table,
     place,
     record_figures,
@@ -26,12 +28,17 @@ from tradepulse_pipeline.orchestration.tables import (
     branch_key,
     read_frame,
     read_search,
+    read_trial_blocks,
     search_version,
     write_record,
 )
 from tradepulse_pipeline.orchestration.training_jobs import claim_job, reporter
 from tradepulse_pipeline.strategies.base import Strategy
+from tradepulse_pipeline.validation.bootstrap import equity_band
+from tradepulse_pipeline.validation.chosen import in_sample_equity
+from tradepulse_pipeline.validation.evidence import EvidenceReport, gather_evidence
 from tradepulse_pipeline.validation.record import OutOfSampleRecord
+from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.walk_forward import judge_windows
 
 _COLUMNS = dg.TableSchema(
@@ -93,12 +100,21 @@ refused.""",
                     trials.found,
                     reporter(context, db, job_id, series),
                 )
-                trades, daily = write_record(store, series, strategy, record, trials, stored.fingerprint)
+                frame = stored.frame(strategy)
+                evidence = gather_evidence(
+                    frame,
+                    strategy.with_filters(trials.training.filters),
+                    trials.training,
+                    trials.found,
+                    record,
+                    read_trial_blocks(store, series, strategy, trials, frame),
+                )
+                trades, daily = write_record(store, series, strategy, record, evidence, trials, stored.fingerprint)
                 versions += search_version(strategy, stored.fingerprint, trials.training, trials.found)
                 context.add_asset_metadata(
                     {
                         **simulated_metadata(series),
-                        **_metadata(series, record),
+                        **_metadata(series, record, evidence, frame, strategy, trials.training),
                         "trades": place(trades.url),
                         "days": place(daily.url),
                     },
@@ -109,7 +125,15 @@ refused.""",
     return walk_forward_validation
 
 
-def _metadata(series: SeriesKey, record: OutOfSampleRecord) -> dict[str, Any]:
+def _metadata(
+    series: SeriesKey,
+    record: OutOfSampleRecord,
+    evidence: EvidenceReport,
+    frame: IndicatorFrame,
+    strategy: Strategy,
+    training: TrainingSettings,
+) -> dict[str, Any]:
+    capital = training.account.initial_capital
     days = record.daily["date"].cast(int).to_numpy().astype(np.int64) * MS_PER_DAY
     windows = [
         {
@@ -130,7 +154,18 @@ def _metadata(series: SeriesKey, record: OutOfSampleRecord) -> dict[str, Any]:
         "verdict": verdict(series, record),
         "metrics": metrics_table(record),
         "windows": table(windows, columns),
-        "equity": line_chart("Equity over the test windows", days, record.daily["equity"].to_numpy()),
+        "equity": equity_curve(
+            f"Equity over the test windows, {'' if record.is_out_of_sample else 'not '}out-of-sample",
+            days,
+            record.daily["equity"].to_numpy(),
+            initial_capital=capital,
+            band=equity_band(
+                record.daily["daily_return"].to_numpy(), initial_capital=capital, seed=training.search.seed
+            ),
+            in_sample=in_sample_equity(record, frame, strategy.with_filters(training.filters), training),
+            windows=[(r.test_start_ms, r.test_end_ms) for r in record.windows if r.status != "not searched"],
+        ),
+        **evidence_metadata(record, evidence, capital),
         "dagster/row_count": record.trades.height,
         **record_figures(record),
     }

@@ -284,7 +284,7 @@ def test_what_does_not_pass_is_an_error_after_the_pages_before(fault, error, mes
 
 def test_a_drip_ends_with_the_deadline():
     with archive(faults=[Fault(kind="drip", path=JANUARY, seconds=600)]) as loopback:
-        source, waits = source_at(loopback, deadline_s=0.3)
+        source, waits = source_at(loopback, deadline_s=1.5)
         assert_same(list(source.pages(SERIES, ms(2025, 1), ms(2025, 2))), CANDLES.between(ms(2025, 1), ms(2025, 2)))
     assert waits == [1.0]
 

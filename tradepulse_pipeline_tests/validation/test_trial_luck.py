@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tradepulse_pipeline.errors import InvalidInputError
-from tradepulse_pipeline.validation.effective_trials import effective_trials
 from tradepulse_pipeline.validation.sharpe import expected_maximum
+from tradepulse_pipeline.validation.trial_luck import luck_of_trials
 
 N_DAYS = 368
 
@@ -17,7 +17,7 @@ def blocks(returns):
 
 def estimated(returns):
     sums, squares = blocks(returns)
-    return effective_trials(sums.T.copy(), squares.T.copy())
+    return luck_of_trials(sums.T.copy(), squares.T.copy()).effective_trials
 
 
 def searches(kind, generator):
@@ -63,7 +63,20 @@ def test_skill_scale_and_trials_that_never_traded_change_nothing():
 
 
 def test_no_trials_and_wrong_shapes():
-    assert effective_trials(np.zeros((3, 16)), np.zeros((3, 16))) is None
-    assert effective_trials(np.ones((1, 16)), np.ones((1, 16))) == 1
+    assert luck_of_trials(np.zeros((3, 16)), np.zeros((3, 16))) is None
+    assert luck_of_trials(np.ones((1, 16)), np.ones((1, 16))).effective_trials == 1
     with pytest.raises(InvalidInputError, match=r"found \(3, 4\)"):
-        effective_trials(np.ones((3, 16)), np.ones((3, 4)))
+        luck_of_trials(np.ones((3, 16)), np.ones((3, 4)))
+
+
+@pytest.mark.parametrize("drag", [0.0, 0.05])
+def test_the_spread_of_luck_is_that_of_trials_without_skill_whatever_they_differ_in_truly(drag):
+    """The Sharpe ratio over n independent days spreads by the root of 1 / n; costs make trials differ beside."""
+    rng = np.random.default_rng(5)
+    true_means = -drag * rng.uniform(0, 1, 1_000)
+    returns = rng.standard_normal((1_000, 1_600)) + true_means[:, None]
+    blocks = returns.reshape(1_000, 16, 100)
+    luck = luck_of_trials(blocks.sum(axis=2), (blocks**2).sum(axis=2))
+    assert luck.variance == pytest.approx(1, rel=0.05)
+    plain = np.var(returns.mean(axis=1) / returns.std(axis=1)) * 1_600
+    assert (plain > 1.2) == (drag > 0)

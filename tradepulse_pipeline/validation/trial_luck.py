@@ -1,8 +1,8 @@
-"""How many independent trials a search with many similar ones amounts to."""
+"""How far luck spreads the trials of a search, and to how many independent ones they amount."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -19,15 +19,29 @@ _TRIALS_AT_ONCE: Final = 8_192
 _BISECTIONS: Final = 60
 
 
-def effective_trials(block_sums: FloatArray, block_squares: FloatArray) -> float | None:
-    """Return the number of independent trials whose best is as far out by luck as the best of these trials.
+class TrialLuck(NamedTuple):
+    """What of the trials' Sharpe ratios is luck.
+
+    ``effective_trials`` is the number of independent trials whose best is as far out as that of these; ``variance`` is
+    the variance over the trials of the Sharpe ratio without skill, of a sample of one day: over n days it is an n-th.
+    """
+
+    effective_trials: float
+    variance: float
+
+
+def luck_of_trials(block_sums: FloatArray, block_squares: FloatArray) -> TrialLuck | None:
+    """Return how far luck alone spreads the Sharpe ratios of trials, and their effective number.
+
+    The spread that trials show also holds what they truly differ in, such as what costs take from those that trade
+    often; the theorem behind the deflated Sharpe ratio is about trials without skill.
 
     The difference of a trial's returns between two halves of the blocks, over the root of their sum of squares, is a
     Sharpe ratio without skill: what the trial earns in both halves falls out, and how trials go together stays. Over
     splits into halves, ``x = mean(max - mean over trials) / sqrt(mean(variance over trials))`` says how far out the
     best is. What comes back is the n whose ``expected_maximum(n)`` is x, between 1 and the number of trials. In
-    ``deflated_sharpe_ratio`` and ``luck_ceiling``, together with the variance of the trials' Sharpe ratios, it thus
-    gives the level that luck reaches in these very trials: the formula of Bailey and Lopez de Prado (2014), the halves
+    ``deflated_sharpe_ratio`` and ``luck_ceiling``, together with that variance, it gives the level that luck reaches in
+    these very trials: the formula of Bailey and Lopez de Prado (2014), the halves
     of Bailey, Borwein, Lopez de Prado and Zhu (2015).
 
     Counting clusters of correlated trials (Lopez de Prado and Lewis 2019) gives too few: the trials of a cluster still
@@ -43,7 +57,7 @@ def effective_trials(block_sums: FloatArray, block_squares: FloatArray) -> float
 
     Returns
     -------
-    float or None
+    TrialLuck or None
         None without trials that traded.
 
     Raises
@@ -69,9 +83,10 @@ def effective_trials(block_sums: FloatArray, block_squares: FloatArray) -> float
         squares += np.einsum("ij,ij->j", ratios, ratios)
     variance = float(np.mean(squares - total**2 / n_trials)) / max(1, n_trials - 1)
     if variance <= 1e-12:
-        return 1.0
+        return TrialLuck(1.0, 0.0)
     # A split and its mirror: the lowest is the highest of the other.
-    return _inverse_expected_maximum(float(np.mean(highest - lowest)) / 2 / np.sqrt(variance), n_trials)
+    x = float(np.mean(highest - lowest)) / 2 / np.sqrt(variance)
+    return TrialLuck(_inverse_expected_maximum(x, n_trials), variance)
 
 
 def _signs(n_blocks: int) -> FloatArray:
