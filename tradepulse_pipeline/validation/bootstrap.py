@@ -50,7 +50,8 @@ def optimal_block_length(returns: FloatArray) -> float:
         return 1.0
     from arch.bootstrap import optimal_block_length as estimated
 
-    length = float(estimated(returns)["stationary"].iloc[0])
+    with np.errstate(divide="ignore", invalid="ignore"):  # a stretch of equal returns has no autocorrelation
+        length = float(estimated(returns)["stationary"].iloc[0])
     return max(1.0, length) if np.isfinite(length) else 1.0
 
 

@@ -50,7 +50,10 @@ def stored(shared_project: Path) -> None:
                 store_candles(database, SeriesKey.parse(key), candles, "file")
 
 
-def test_without_a_series_there_is_a_line_for_each(run: Run, in_project: Path, stored: None) -> None:
+def test_without_a_series_there_is_a_line_for_each(
+    run: Run, in_project: Path, stored: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # other tests may have stored series with longer names
     done = run("quality")
     assert done.exit_code == 1
     lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if ":5m" in line}

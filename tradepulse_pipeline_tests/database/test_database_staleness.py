@@ -59,6 +59,7 @@ def trained(job_id: UUID, first: int, end: int, **fields: Any) -> ConfigurationR
         "id": uuid4(), "training_job_id": job_id, "strategy_name": "S", "exchange": "binance", "pair": "BTC/USDT",
         "timeframe": "5m", "lifecycle_stage": "PAPER", "is_simulated": False, **dict.fromkeys(FIGURES),
         "parameters": {}, "in_sample_metrics": {}, "out_of_sample_metrics": {}, "windows": [], "template": {},
+        "tested_p_value": None, "evidence": None,
         "data_warnings": [], "data_fingerprint": "f00", "data_start": at(first), "data_end": at(end),
         "code_version": "1", "engine_hash": "e", "seed": 7, "dependency_versions": {}, "optimizer": "random",
         "settings": {}, "n_trials": 1, "run_id": "r",

@@ -153,3 +153,10 @@ def test_the_band_holds_the_record_and_widens():
 def test_the_band_of_a_flat_record_is_the_record():
     low, high = equity_band(np.zeros(5), initial_capital=10.0, seed=0)
     assert low.tolist() == high.tolist() == [10.0] * 5
+
+
+def test_returns_that_stand_still_for_long_have_a_block_length_and_raise_no_warning():
+    returns = np.zeros(9)
+    returns[0] = 0.01
+    assert bootstrap_p_value(returns, seed=0) is not None
+    assert math.isfinite(optimal_block_length(returns))
