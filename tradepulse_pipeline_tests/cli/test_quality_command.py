@@ -55,8 +55,9 @@ def test_without_a_series_there_is_a_line_for_each(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # other tests may have stored series with longer names
     done = run("quality")
-    assert done.exit_code == 1
+    assert done.exit_code == 1, done.stderr
     lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if ":5m" in line}
+    assert "bitstamp:BTC-USD:5m" in lines, done.output
     assert lines["bitstamp:BTC-USD:5m"] == ["not", "fit", "8,628", "99.9", "%", "1", "0", "1", "1", "2"]
     assert lines["bitstamp:ETH-USD:5m"] == ["fit", "8,640", "100.0", "%", "0", "0", "0", "0", "1"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.market.quality import MINIMUM_CANDLES, Gap, assess
+from tradepulse_pipeline.market.quality.outliers import Outlier
 from tradepulse_pipeline.market.series import Timeframe
 from tradepulse_pipeline.market.sources.files import read_candle_file
 
@@ -148,3 +150,16 @@ def test_a_market_that_rarely_trades_is_not_trained_on(market_data_dir):
     report = assess(read_candle_file(market_data_dir / "kraken_BTC-USDC_1m.parquet", Timeframe("1m")).candles)
     assert not report.is_fit_for_training
     assert "Only 56717 of 129600 candles (43.8%)" in report.problems[0].sentence
+
+
+def test_a_fall_to_almost_nothing_can_be_reported():
+    """1 + move rounds to 0: the price fell by more than sixteen orders of magnitude."""
+    n = 400
+    times, flat = START + np.arange(n) * 3_600_000, np.full(n, 100.0)
+    report = assess(Candles.from_arrays(Timeframe("1h"), times, flat, flat, flat, flat, np.ones(n)))
+    fallen = Outlier(
+        kind="spike", open_time_ms=START, open=1e20, high=1e20, low=1.0, close=1.0, volume=1.0, move=-1.0,
+        volume_ratio=1.0, judgement="undecided", reason="it is the last one", is_confirmed=False,
+    )  # fmt: skip
+    (warning,) = [one for one in replace(report, outliers=(fallen,)).warnings if "extreme" in one]
+    assert "(-100.0%)" in warning

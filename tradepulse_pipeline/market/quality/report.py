@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -166,7 +168,7 @@ class QualityReport:
                 yield Problem("error", self._mistake(outlier))
         undecided = [one for one in self.outliers if one.judgement == "undecided" and not one.is_confirmed]
         if undecided:
-            widest = max(undecided, key=lambda one: abs(np.log1p(one.move)))
+            widest = max(undecided, key=lambda one: abs(math.log(max(1 + one.move, sys.float_info.min))))
             yield Problem(
                 "warning",
                 f"{_counted(len(undecided), 'extreme candle')} could be true or mistaken, the widest at "
