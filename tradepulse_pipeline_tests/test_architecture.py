@@ -52,6 +52,10 @@ def test_imports_go_one_way(path):
     assert all(_layer(name) <= _layer(own) for name in reached), f"{own} reaches up to {reached}"
 
 
+def test_no_package_hides_a_module_of_its_name():
+    assert [path for path in PACKAGE.rglob("*.py") if path.with_suffix("").is_dir()] == []
+
+
 @pytest.mark.parametrize("package", DOMAIN)
 def test_the_domain_loads_without_frameworks(package):
     modules = [
