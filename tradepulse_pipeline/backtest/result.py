@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Final, NamedTuple, Self
+
+import numpy as np
 
 from tradepulse_pipeline.market.candles import FloatArray, IntArray
 
@@ -35,6 +38,17 @@ class Trades:
     equity_before: FloatArray
     entry_bar_close: FloatArray
     exit_reason: IntArray
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Self]) -> Self:
+        """Return the trades of all parts, one part after another; none without parts."""
+        dtypes = {field.name: np.int64 if field.type == "IntArray" else np.float64 for field in fields(cls)}
+        return cls(
+            **{
+                name: np.concatenate([np.empty(0, dtype), *(getattr(part, name) for part in parts)])
+                for name, dtype in dtypes.items()
+            }
+        )
 
     def __len__(self) -> int:
         return len(self.entry_bar)

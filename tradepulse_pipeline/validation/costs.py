@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -190,13 +190,7 @@ def _run_chain(
     for window, decisions, exits in parts:
         runs.append(run_backtest(frame, decisions, exits, account, window, initial_capital=capital))
         capital = float(runs[-1].equity[-1])
-    dtypes = {f.name: np.int64 if f.type == "IntArray" else np.float64 for f in fields(Trades)}
-    trades = Trades(
-        **{
-            name: np.concatenate([np.empty(0, dtype), *(getattr(run.trades, name) for run in runs)])
-            for name, dtype in dtypes.items()
-        }
-    )
+    trades = Trades.concatenated([run.trades for run in runs])
     metrics = metrics_of(
         np.concatenate([np.empty(0), *(run.equity for run in runs)]),
         np.concatenate([frame.open_time_ms[:0], *(frame.open_time_ms[slice(*part.window)] for part in parts)]),

@@ -214,7 +214,7 @@ def judge_windows(
     in_sample = _mean([result.chosen.in_sample for result in judged if result.chosen])
     times = _joined([frame.open_time_ms[run.bars.start : run.bars.stop] for run in runs], np.int64)
     equity = _joined([run.equity for run in runs], np.float64)
-    trades = _joined_trades([run.trades for run in runs if run.trades is not None])
+    trades = Trades.concatenated([run.trades for run in runs if run.trades is not None])
     metrics = metrics_of(
         equity,
         times,
@@ -325,14 +325,6 @@ def _mean(metrics: Sequence[Metrics]) -> Metrics | None:
 
 def _joined(parts: Sequence[NDArray[T]], dtype: type[T]) -> NDArray[T]:
     return np.concatenate([np.empty(0, dtype=dtype), *parts])
-
-
-def _joined_trades(parts: Sequence[Trades]) -> Trades:
-    columns = {
-        name: _joined([getattr(part, name) for part in parts], np.int64 if field.type == "IntArray" else np.float64)
-        for name, field in Trades.__dataclass_fields__.items()
-    }
-    return Trades(**columns)
 
 
 def _days(frame: IndicatorFrame, bars: BarRange) -> float:
