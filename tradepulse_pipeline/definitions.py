@@ -16,8 +16,8 @@ from tradepulse_pipeline.orchestration.resources import (
     RefusingIOManager,
     SettingsResource,
 )
-from tradepulse_pipeline.orchestration.schedules import keep_recording
-from tradepulse_pipeline.orchestration.sensors import cancelled_trainings, failed_trainings
+from tradepulse_pipeline.orchestration.schedules.recordings import keep_recording
+from tradepulse_pipeline.orchestration.sensors.training_runs import cancelled_trainings, failed_trainings
 from tradepulse_pipeline.settings import load_settings
 from tradepulse_pipeline.strategies.base import Strategy
 from tradepulse_pipeline.strategies.own import register_own_strategies

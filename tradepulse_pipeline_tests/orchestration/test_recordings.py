@@ -28,7 +28,7 @@ from tradepulse_pipeline.orchestration.assets.recordings import RecordingConfig,
 from tradepulse_pipeline.orchestration.partitions import MARKETS_DIMENSION
 from tradepulse_pipeline.orchestration.recordings import RecordingStore
 from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource
-from tradepulse_pipeline.orchestration.schedules import keep_recording
+from tradepulse_pipeline.orchestration.schedules.recordings import keep_recording
 from tradepulse_pipeline_tests.loopback import LoopbackExchange
 from tradepulse_pipeline_tests.loopback.sockets import LoopbackSockets
 from tradepulse_pipeline_tests.orchestration.conftest import ROOT

@@ -27,7 +27,7 @@ from tradepulse_pipeline.orchestration.names import TRAINING_JOB_TAG
 from tradepulse_pipeline.orchestration.presentation import DECIMALS, IN_SAMPLE
 from tradepulse_pipeline.orchestration.progress import listening
 from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource, SettingsResource
-from tradepulse_pipeline.orchestration.sensors import cancelled_trainings, failed_trainings
+from tradepulse_pipeline.orchestration.sensors.training_runs import cancelled_trainings, failed_trainings
 from tradepulse_pipeline.orchestration.tables import read_frame, read_search, write_frame
 from tradepulse_pipeline.orchestration.trial_files import read_blocks
 from tradepulse_pipeline.strategies.registry import get_strategy

@@ -1,4 +1,4 @@
-"""What runs by the clock, once somebody switches it on."""
+"""Going on with recordings by the clock, once somebody switches it on."""
 
 from collections.abc import Iterator
 

@@ -1,0 +1,1 @@
+"""What watches for something to happen, a module per purpose."""
