@@ -8,6 +8,7 @@ from arch.bootstrap import StationaryBootstrap
 from arch.bootstrap import optimal_block_length as arch_block_length
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.signal import lfilter
 
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.validation.bootstrap import (
@@ -47,36 +48,46 @@ def rarely_trading(generator, n):
     return (np.where(generator.random(n) < 0.2, outcome, 0.0) - 0.04) / math.sqrt(0.44 - 0.04**2)
 
 
-@pytest.mark.parametrize("process", [independent, autoregressive, clustering, rarely_trading])
+def slowly_changing(generator, n):
+    """An edge that comes and goes over months: the variance of a year's mean is 1.3 times that of independent days."""
+    edge = lfilter([math.sqrt(1 - 0.98**2)], [1, -0.98], generator.standard_normal(n + 300))[-n:]
+    return math.sqrt(1 - 0.06**2) * generator.standard_normal(n) + 0.06 * edge
+
+
+@pytest.mark.parametrize("process", [independent, autoregressive, clustering, rarely_trading, slowly_changing])
 @pytest.mark.parametrize("sharpe", [0.0, 1.5])
-def test_intervals_cover_the_true_sharpe_ratio(process, sharpe):
+def test_intervals_cover_the_true_sharpe_ratio_and_growth(process, sharpe):
     """95 % of them should; of 250 simulated records 2.8 % more or less is twice the sampling error."""
-    n_covered, n_below = 0, 0
-    for seed in range(250):
-        returns = 0.01 * (process(np.random.default_rng(seed), 300) + sharpe / math.sqrt(365))
-        low, high = bootstrap_intervals(
-            returns, initial_capital=1.0, periods_per_year=365, seed=seed, n_resamples=400
-        ).sharpe_ratio
-        n_covered += low <= sharpe <= high
-        n_below += high < sharpe
-    assert n_covered / 250 == pytest.approx(0.95, abs=0.035)
-    assert n_below / 250 <= 0.06
+    records = [0.01 * (process(np.random.default_rng(seed), 300) + sharpe / math.sqrt(365)) for seed in range(250)]
+    growth = 300 * np.log1p(np.array(records) - np.mean(records) + 0.01 * sharpe / math.sqrt(365)).mean()
+    found = [
+        bootstrap_intervals(returns, initial_capital=1.0, periods_per_year=365, seed=seed, n_resamples=400)
+        for seed, returns in enumerate(records)
+    ]
+    for truth, intervals in (
+        (sharpe, np.array([one.sharpe_ratio for one in found])),
+        (math.expm1(growth), np.array([one.net_profit for one in found])),
+    ):
+        assert np.mean((intervals[:, 0] <= truth) & (truth <= intervals[:, 1])) == pytest.approx(0.95, abs=0.035)
+        assert np.mean(intervals[:, 1] < truth) <= 0.06
 
 
-def test_intervals_of_net_profit_and_drawdown_hold_what_fresh_histories_come_to():
+def test_the_interval_of_the_drawdown_holds_what_fresh_histories_come_to():
     generator = np.random.default_rng(5)
     returns = generator.normal(0.001, 0.01, size=500)
-    found = bootstrap_intervals(returns, initial_capital=1_000, periods_per_year=365, seed=1)
+    low, high = bootstrap_intervals(returns, initial_capital=1_000, periods_per_year=365, seed=1).max_drawdown
     fresh = returns.mean() + returns.std() * generator.standard_normal((4_000, 500))
     equity = np.cumprod(1 + np.column_stack([np.zeros(4_000), fresh]), axis=1)
     drawdown = (1 - equity / np.maximum.accumulate(equity, axis=1)).max(axis=1)
-    profit = 1_000 * (equity[:, -1] - 1)
-    assert np.mean((found.net_profit.low <= profit) & (profit <= found.net_profit.high)) == pytest.approx(
-        0.95, abs=0.03
-    )
-    assert np.mean((found.max_drawdown.low <= drawdown) & (drawdown <= found.max_drawdown.high)) == pytest.approx(
-        0.95, abs=0.03
-    )
+    assert np.mean((low <= drawdown) & (drawdown <= high)) == pytest.approx(0.95, abs=0.03)
+
+
+def test_a_total_loss_has_intervals():
+    returns = np.random.default_rng(1).normal(0.0, 0.1, 60)
+    returns[30] = -1.0
+    found = bootstrap_intervals(returns, initial_capital=10.0, periods_per_year=365, seed=1)
+    assert found.net_profit.low == pytest.approx(-10.0)
+    assert all(math.isfinite(end) for end in (*found.sharpe_ratio, *found.net_profit, *found.max_drawdown))
 
 
 def test_resampled_means_vary_as_those_of_arch():
