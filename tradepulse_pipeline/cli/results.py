@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tradepulse_pipeline.cli import console
-from tradepulse_pipeline.cli.evidence import evidence_rows, evidence_sentences
+from tradepulse_pipeline.cli.evidence import (
+    MONTE_CARLO_COLUMNS,
+    MONTE_CARLO_NOTE,
+    evidence_rows,
+    evidence_sentences,
+    monte_carlo_rows,
+)
 from tradepulse_pipeline.cli.options import AsJson
 from tradepulse_pipeline.cli.verdict import marked, print_verdict, series_of, stage, stale_mark
 from tradepulse_pipeline.errors import one_of
@@ -141,6 +147,11 @@ def show(
         page.print(console.table(["", "", ""], evidence, left=3, folding=("",), header=False))
         for sentence in evidence_sentences(row):
             page.print(sentence)
+        page.print()
+    if histories := monte_carlo_rows(row):
+        page.print("[bold]Monte Carlo[/]")
+        page.print(console.table(MONTE_CARLO_COLUMNS, histories, folding=("",)))
+        page.print(MONTE_CARLO_NOTE)
         page.print()
     page.print("[bold]Origin[/]")
     page.print(console.table(["", ""], _origin(row), left=2, header=False))

@@ -268,6 +268,8 @@ def _measured_sections(
             kelly_fraction=kelly_fraction(trade_returns, stage, seed=settings.search.seed),
             stage_multiplier=STAGE_MULTIPLIERS[stage],
             max_position_size=account.max_leverage,
+            var_95=measured.var_95,
+            cvar_95=measured.cvar_95,
         ),
         "market_microstructure": MarketMicrostructure(taker_fee=account.fee_rate),
     }

@@ -110,7 +110,11 @@ class AdversarialAnalysis(Section):
 
 
 class RiskAllocation(Section):
-    """Position sizes as fractions of equity; ``max_position_size`` is the largest notional as a multiple of it."""
+    """Position sizes as fractions of equity; ``max_position_size`` is the largest notional as a multiple of it.
+
+    ``var_95`` and ``cvar_95`` are the loss that one day in twenty exceeds and the mean loss of such a day, as
+    fractions of equity.
+    """
 
     kelly_fraction: Figure = None
     stage_multiplier: Figure = None

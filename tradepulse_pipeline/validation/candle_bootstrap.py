@@ -13,13 +13,17 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from tradepulse_pipeline.backtest.result import Metrics
 from tradepulse_pipeline.backtest.settings import AccountSettings, BarRange
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.candles import BoolArray, Candles, FloatArray, IntArray
+from tradepulse_pipeline.market.series import MS_PER_DAY
 from tradepulse_pipeline.optimizers.deadline import Deadline
 from tradepulse_pipeline.strategies.base import Strategy
 from tradepulse_pipeline.strategies.decisions import Side
+from tradepulse_pipeline.validation.monte_carlo import FAN_LEVELS, fan_points
+from tradepulse_pipeline.validation.paths import Paths, follow_paths
 
 
 def bootstrapped_candles(candles: Candles, mean_block: int, rng: np.random.Generator) -> Candles:
@@ -127,11 +131,35 @@ def _relative(candles: Candles) -> _Relative:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CandleMonteCarlo:
-    """What one combination made of each series; arrays of shape (n_series,), in the order of the draws."""
+    """What one combination made of each series, in the order of the draws, and of the candles themselves.
+
+    Attributes
+    ----------
+    net_profit : float64 array of shape (n_series,)
+        Quote currency.
+    max_drawdown : float64 array of shape (n_series,)
+        A fraction.
+    n_trades : int64 array of shape (n_series,)
+    longest_under_water : int64 array of shape (n_series,)
+        Most days in a row at whose end equity was below its running maximum.
+    lowest_equity : float64 array of shape (n_series,)
+        Of the start and the ends of the days.
+    fan_days : int64 array of shape (n_points,)
+        Numbers of UTC days with candles, from 0 to all.
+    fan_equity : float64 array of shape (5, n_points)
+        Quantiles of equity after so many days, see ``FAN_LEVELS``; NaN without series.
+    own_equity : float64 array of shape (n_points,)
+        Equity on the candles themselves after so many days.
+    """
 
     net_profit: FloatArray
     max_drawdown: FloatArray
     n_trades: IntArray
+    longest_under_water: IntArray
+    lowest_equity: FloatArray
+    fan_days: IntArray
+    fan_equity: FloatArray
+    own_equity: FloatArray
 
     def __len__(self) -> int:
         return len(self.net_profit)
@@ -167,23 +195,45 @@ def candle_monte_carlo(
         When it has passed, what was made until then is returned.
     """
     from tradepulse_pipeline.backtest.evaluators import PlainEvaluator
+    from tradepulse_pipeline.backtest.metrics import daily_returns
 
-    deadline = deadline or Deadline()
+    deadline, account = deadline or Deadline(), account or AccountSettings()
+    capital = account.initial_capital
+    n_days = len(np.unique(candles.open_time_ms // MS_PER_DAY))
+    fan_days = fan_points(n_days)
 
-    def run(draw: np.random.SeedSequence) -> tuple[float, float, int]:
-        drawn = bootstrapped_candles(candles, mean_block, np.random.default_rng(draw))
+    def run(drawn: Candles) -> tuple[Metrics, Paths]:
         frame = IndicatorFrame.compute(drawn, strategy.indicators)
         evaluator = PlainEvaluator(frame, strategy, side=side, account=account)
-        metrics = evaluator.run(combination, BarRange(0, len(frame))).metrics
-        return metrics.net_profit, metrics.max_drawdown, int(metrics.sample_size)
+        made = evaluator.run(combination, BarRange(0, len(frame)))
+        returns = daily_returns(made.equity, frame.open_time_ms, capital)
+        return made.metrics, follow_paths(returns, lambda n: np.tile(np.arange(n_days), (n, 1)), 1, fan_days)
+
+    def run_drawn(draw: np.random.SeedSequence) -> tuple[Metrics, Paths]:
+        return run(bootstrapped_candles(candles, mean_block, np.random.default_rng(draw)))
 
     draws = np.random.SeedSequence(seed).spawn(n_series)
-    found: list[tuple[float, float, int]] = []
+    found: list[tuple[Metrics, Paths]] = []
     step = _AT_ONCE * workers
     with ThreadPoolExecutor(workers) as pool:
         for first in range(0, n_series, step):
             if deadline.has_passed:
                 break
-            found.extend(pool.map(run, draws[first : first + step]))
-    columns = np.array(found, dtype=np.float64).reshape(-1, 3).T
-    return CandleMonteCarlo(net_profit=columns[0], max_drawdown=columns[1], n_trades=columns[2].astype(np.int64))
+            found.extend(pool.map(run_drawn, draws[first : first + step]))
+    seen = np.concatenate([np.empty((0, len(fan_days))), *(paths.seen for _, paths in found)])
+    return CandleMonteCarlo(
+        net_profit=np.array([metrics.net_profit for metrics, _ in found], dtype=np.float64),
+        max_drawdown=np.array([metrics.max_drawdown for metrics, _ in found], dtype=np.float64),
+        n_trades=np.array([metrics.sample_size for metrics, _ in found], dtype=np.int64),
+        longest_under_water=np.array([paths.longest_under_water[0] for _, paths in found], dtype=np.int64),
+        lowest_equity=capital * np.array([paths.lowest[0] for _, paths in found], dtype=np.float64),
+        fan_days=fan_days,
+        fan_equity=capital * _quantiles(seen),
+        own_equity=capital * run(candles)[1].seen[0],
+    )
+
+
+def _quantiles(seen: FloatArray) -> FloatArray:
+    if not len(seen):
+        return np.full((len(FAN_LEVELS), seen.shape[1]), np.nan)
+    return np.quantile(seen, FAN_LEVELS, axis=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -29,6 +29,7 @@ from tradepulse_pipeline.validation.windows import make_windows
 if TYPE_CHECKING:
     import polars as pl
 
+    from tradepulse_pipeline.validation.candle_bootstrap import CandleMonteCarlo
     from tradepulse_pipeline.validation.monte_carlo import TradePaths
 
 #: Daily returns of a market that never closes; a share's days without trading count as flat.
@@ -83,6 +84,9 @@ class EvidenceReport:
         See ``signal_decay``.
     fan : dict
         ``trades`` and the quantiles of equity after so many of them, by resampling: see ``TradePaths``.
+    candle_fan : dict
+        ``days``, the quantiles of equity after so many of them over bootstrapped candles, and that over the candles
+        themselves: see ``CandleMonteCarlo``. Empty in reports from before it was kept.
     logits : dict
         ``edges`` and ``counts`` of CSCV's logits over all splits; the median, 0, belongs to the lower half.
     sharpe_histogram : dict
@@ -98,6 +102,7 @@ class EvidenceReport:
     fan: dict[str, list[Any]]
     logits: dict[str, list[float]]
     sharpe_histogram: dict[str, list[float]]
+    candle_fan: dict[str, list[Any]] = field(default_factory=dict)
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -105,7 +110,7 @@ class EvidenceReport:
 
     @classmethod
     def from_json_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what ``to_json_dict`` wrote."""
+        """Read what ``to_json_dict`` wrote; what an earlier version did not measure is not there."""
         return cls(**{**values, "statistics": Statistics(**values["statistics"])})
 
 
@@ -140,14 +145,16 @@ def gather_evidence(
     seed, capital = settings.search.seed, settings.account.initial_capital
     daily = record.daily["daily_return"].to_numpy()
     paths = _paths(record.trades["trade_return"].to_numpy(), capital, seed)
+    bootstrapped = _bootstrapped(frame, strategy, settings, record)
     figures: dict[str, Any] = {
         "n_days": len(daily),
         "n_trials": found.planned if blocks is None else len(blocks.sums),
-        **_against_luck(daily, blocks),
+        **_against_luck(daily, blocks, seed),
         **_intervals(daily, record.trades["trade_return"].to_numpy(), capital, seed),
         **_procedures(frame, strategy, settings, found),
         **_risk(paths, capital),
-        **_bootstrapped(frame, strategy, settings, record),
+        **_bootstrapped_risk(bootstrapped, capital),
+        **_value_at_risk(daily),
         "break_even_bps": ladder.break_even and ladder.break_even.basis_points,
     }
     if accuracy.hits.n:
@@ -167,13 +174,15 @@ def gather_evidence(
         attribution=_rows(attribution(record.trades, frame)) if record.trades.height else [],
         decay=_rows(accuracy.decay),
         fan={} if paths is None else {"trades": paths.fan_trades.tolist(), "equity": paths.fan_equity.tolist()},
+        candle_fan=_candle_fan(bootstrapped),
         logits=logits,
         sharpe_histogram=_histogram(blocks),
     )
 
 
-def _against_luck(daily: FloatArray, blocks: TrialBlocks | None) -> dict[str, float | None]:
+def _against_luck(daily: FloatArray, blocks: TrialBlocks | None, seed: int) -> dict[str, float | None]:
     """Return what the number and the spread of the trials make of the record's Sharpe ratio."""
+    from tradepulse_pipeline.validation.trial_clusters import clusters_of_trials
     from tradepulse_pipeline.validation.trial_luck import luck_of_trials
 
     moments = ReturnMoments.of(daily)
@@ -184,6 +193,12 @@ def _against_luck(daily: FloatArray, blocks: TrialBlocks | None) -> dict[str, fl
     n_trials, variance = len(blocks.sums), luck.variance / blocks.n_days
     ceiling = luck_ceiling(n_trials, variance)
     needed = minimum_track_record_length(moments, benchmark=ceiling)
+    clusters = clusters_of_trials(blocks.sums, seed=seed)
+    if clusters is not None:
+        figures["clusters_silhouette"] = clusters.silhouette
+        if clusters.are_clear:
+            deflated = deflated_sharpe_ratio(moments, n_trials=clusters.n_clusters, trials_variance=variance)
+            figures |= {"clustered_trials": clusters.n_clusters, "clustered_deflated_sharpe_ratio": deflated}
     return figures | {
         "effective_trials": luck.effective_trials,
         "trials_sharpe_deviation": float(np.std(blocks.sharpe_ratios())) * math.sqrt(DAYS_PER_YEAR),
@@ -301,6 +316,9 @@ def _risk(paths: TradePaths | None, capital: float) -> dict[str, float | None]:
         return {}
     return {
         "ruin_probability": paths.probability_of_ruin,
+        "resampled_net_profit_low": float(np.quantile(paths.net_profit, 0.05)),
+        "resampled_net_profit_high": float(np.quantile(paths.net_profit, 0.95)),
+        "resampled_trades_under_water_95": float(np.quantile(paths.longest_under_water, 0.95)),
         "drawdown_95": float(np.quantile(paths.max_drawdown, 0.95)),
         "loss_95": max(-float(np.quantile(paths.net_profit, 0.05)) / capital, 0.0),
     }
@@ -308,14 +326,14 @@ def _risk(paths: TradePaths | None, capital: float) -> dict[str, float | None]:
 
 def _bootstrapped(
     frame: IndicatorFrame, strategy: Strategy, settings: TrainingSettings, record: OutOfSampleRecord
-) -> dict[str, float | None]:
+) -> CandleMonteCarlo | None:
     """Run the stored parameters over histories put together anew from blocks of a week."""
     from tradepulse_pipeline.validation.candle_bootstrap import candle_monte_carlo
     from tradepulse_pipeline.validation.regimes import candles_of
 
     if record.latest is None:
-        return {}
-    made = candle_monte_carlo(
+        return None
+    return candle_monte_carlo(
         candles_of(frame),
         strategy,
         record.latest.combination,
@@ -326,11 +344,43 @@ def _bootstrapped(
         account=settings.account,
         workers=settings.search.threads,
     )
+
+
+def _bootstrapped_risk(made: CandleMonteCarlo | None, capital: float) -> dict[str, float | None]:
+    if made is None:
+        return {}
     return {
         "bootstrapped_share_profitable": float(np.mean(made.net_profit > 0)),
+        "bootstrapped_ruin_probability": float(np.mean(made.lowest_equity <= RUIN_SHARE * capital)),
         "bootstrapped_net_profit_low": float(np.quantile(made.net_profit, 0.05)),
+        "bootstrapped_net_profit_high": float(np.quantile(made.net_profit, 0.95)),
         "bootstrapped_drawdown_95": float(np.quantile(made.max_drawdown, 0.95)),
+        "bootstrapped_days_under_water_95": float(np.quantile(made.longest_under_water, 0.95)),
     }
+
+
+def _candle_fan(made: CandleMonteCarlo | None) -> dict[str, list[Any]]:
+    if made is None:
+        return {}
+    return {"days": made.fan_days.tolist(), "equity": made.fan_equity.tolist(), "own": made.own_equity.tolist()}
+
+
+def _value_at_risk(daily: FloatArray) -> dict[str, float | None]:
+    """Return what one day may lose, and how that would have been predicted."""
+    from tradepulse_pipeline.validation.value_at_risk import backtest_value_at_risk, value_at_risk
+
+    figures: dict[str, float | None] = {}
+    if risk := value_at_risk(daily):
+        figures |= {"var_95": risk.value_at_risk, "cvar_95": risk.expected_shortfall}
+    if backtest := backtest_value_at_risk(daily):
+        figures |= {
+            "var_days": backtest.n_days,
+            "var_exceptions": backtest.n_exceptions,
+            "var_expected_exceptions": backtest.expected_exceptions,
+            "kupiec_likelihood_ratio": backtest.test.likelihood_ratio,
+            "kupiec_p_value": backtest.test.p_value,
+        }
+    return figures
 
 
 def _histogram(blocks: TrialBlocks | None) -> dict[str, list[float]]:

@@ -101,7 +101,7 @@ def resample_trades(
             return generator.integers(0, n_trades, size=(n, n_trades))
         return generator.permuted(np.tile(np.arange(n_trades), (n, 1)), axis=1)
 
-    points = np.unique(np.linspace(0, n_trades, min(n_trades + 1, MOST_FAN_POINTS)).round().astype(np.int64))
+    points = fan_points(n_trades)
     paths = follow_paths(returns, draw, n_paths, points)
     return TradePaths(
         net_profit=initial_capital * (paths.final - 1),
@@ -111,3 +111,8 @@ def resample_trades(
         fan_trades=points,
         fan_equity=initial_capital * np.quantile(paths.seen, FAN_LEVELS, axis=0),
     )
+
+
+def fan_points(n: int) -> IntArray:
+    """Return the numbers from 0 to ``n`` at which a fan is drawn: both ends, and what is evenly spread between them."""
+    return np.unique(np.linspace(0, n, min(n + 1, MOST_FAN_POINTS)).round().astype(np.int64))

@@ -19,6 +19,12 @@ class Statistics:
         Parameter sets that were tried in each train window.
     effective_trials : float
         Independent trials that would reach as high by luck, see ``luck_of_trials``.
+    clustered_trials : int
+        Clusters that the trials' returns fall into, see ``clusters_of_trials``; None where they fall into none.
+    clusters_silhouette : float
+        How well they do: up to 0.25 not at all, 1 at most.
+    clustered_deflated_sharpe_ratio : float
+        What the deflated Sharpe ratio would be with so many trials; for comparison, it decides nothing.
     trials_sharpe_deviation, luck_deviation : float
         Standard deviation of the trials' Sharpe ratios over the whole history, and what of it is luck: see
         ``luck_of_trials``.
@@ -40,14 +46,28 @@ class Statistics:
         Months after which the record would be told from luck with 95 %, all else equal, and what of it is missing.
     ruin_probability : float
         That resampled trades lose half of the capital on the way.
+    resampled_net_profit_low, resampled_net_profit_high : float
+        Net profit that one in twenty resampled histories falls below, exceeds.
+    resampled_trades_under_water_95 : float
+        Trades in a row below the highest equity before, which one in twenty resampled histories exceeds.
     drawdown_95 : float
         Maximum drawdown that one in twenty resampled histories exceeds.
     loss_95 : float
         Value at risk: the loss, as a share of the capital, that one in twenty resampled histories exceeds; 0 if none.
-    bootstrapped_share_profitable, bootstrapped_net_profit_low, bootstrapped_drawdown_95 : float
+    bootstrapped_share_profitable, bootstrapped_ruin_probability : float
         Of the stored parameters over histories whose candles were put together anew in blocks of a week: the share that
-        earns, the net profit that one in twenty falls below, the drawdown that one in twenty exceeds. In-sample:
-        the parameters were chosen on these candles.
+        earns, that loses half of the capital on the way. In-sample: the parameters were chosen on these candles.
+    bootstrapped_net_profit_low, bootstrapped_net_profit_high : float
+        Of the same histories: the net profit that one in twenty falls below, exceeds.
+    bootstrapped_drawdown_95, bootstrapped_days_under_water_95 : float
+        Of the same histories: the maximum drawdown, the days in a row below the highest equity before, that one in
+        twenty exceeds.
+    var_95, cvar_95 : float
+        One-day value at risk and expected shortfall of the record at 95 %, fractions of equity: ``value_at_risk``.
+    var_days, var_exceptions, var_expected_exceptions : int, int, float
+        Days whose value at risk was told from those before them, how many lost more, and how many were to be expected.
+    kupiec_likelihood_ratio, kupiec_p_value : float
+        Whether that is as many: ``backtest_value_at_risk``.
     break_even_bps : float
         Cost of a round trip at which the mean trade makes nothing, in bps of the notional.
     precision, precision_low, precision_high, base_precision : float
@@ -57,6 +77,9 @@ class Statistics:
     n_days: int
     n_trials: int
     effective_trials: float | None = None
+    clustered_trials: int | None = None
+    clusters_silhouette: float | None = None
+    clustered_deflated_sharpe_ratio: float | None = None
     trials_sharpe_deviation: float | None = None
     luck_deviation: float | None = None
     luck_ceiling: float | None = None
@@ -78,11 +101,24 @@ class Statistics:
     minimum_track_record_months: float | None = None
     months_to_go: float | None = None
     ruin_probability: float | None = None
+    resampled_net_profit_low: float | None = None
+    resampled_net_profit_high: float | None = None
+    resampled_trades_under_water_95: float | None = None
     drawdown_95: float | None = None
     loss_95: float | None = None
     bootstrapped_share_profitable: float | None = None
+    bootstrapped_ruin_probability: float | None = None
     bootstrapped_net_profit_low: float | None = None
+    bootstrapped_net_profit_high: float | None = None
     bootstrapped_drawdown_95: float | None = None
+    bootstrapped_days_under_water_95: float | None = None
+    var_95: float | None = None
+    cvar_95: float | None = None
+    var_days: int | None = None
+    var_exceptions: int | None = None
+    var_expected_exceptions: float | None = None
+    kupiec_likelihood_ratio: float | None = None
+    kupiec_p_value: float | None = None
     break_even_bps: float | None = None
     precision: float | None = None
     precision_low: float | None = None

@@ -18,7 +18,9 @@ from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.optimizers.settings import SearchSettings
 from tradepulse_pipeline.strategies.registry import get_strategy
+from tradepulse_pipeline.validation.evidence import EvidenceReport
 from tradepulse_pipeline.validation.record import ChosenTrial, OutOfSampleRecord, WindowResult
+from tradepulse_pipeline.validation.statistics import Statistics
 from tradepulse_pipeline.validation.training import TrainingSettings
 
 NOW = datetime(2025, 3, 1, 12, 30, tzinfo=UTC)
@@ -302,6 +304,19 @@ def test_the_template_holds_what_was_measured_or_assumed_and_null_elsewhere():
     assert entry["metadata"]["discovery_date"] == "2025-03-01T12:30:00+00:00"
     assert entry["metadata"]["engine_hash"] == "e" * 64
     assert entry["parameters"] == LATEST.parameters
+
+
+def test_the_template_holds_what_the_evidence_says_of_risk():
+    measured = Statistics(n_days=207, n_trials=10, var_95=0.012, cvar_95=0.019, loss_95=0.14)
+    report = EvidenceReport(
+        statistics=measured, costs_verdict="", accuracy_verdict="", costs=[], attribution=[], decay=[], fan={},
+        logits={}, sharpe_histogram={},
+    )  # fmt: skip
+    configuration = build_configuration(BINANCE, STRATEGY, SETTINGS, record_of(), LINEAGE, NOW, evidence=report)
+    (entry,) = configuration.template["configurations"]
+    risk = entry["risk_allocation"]
+    assert (risk["var_95"], risk["cvar_95"]) == (0.012, 0.019)
+    assert entry["statistical_validation"]["monte_carlo_var"] == 0.14
 
 
 def test_the_template_comes_back_in_order_from_a_store_that_sorts_keys():

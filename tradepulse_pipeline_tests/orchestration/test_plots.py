@@ -30,6 +30,7 @@ from tradepulse_pipeline.orchestration.presentation.plots import MAX_IMAGE_BYTES
 
 DAY = 86_400_000
 SVG = "{http://www.w3.org/2000/svg}"
+OF_TRADES = {"unit": "trades", "own_is": "this record"}
 
 
 def drawing(markdown):
@@ -56,6 +57,12 @@ def line(axes, label):
 
 def days(n):
     return 1_735_689_600_000 + np.arange(n) * DAY
+
+
+def a_fan(quantiles):
+    """Steps, quantiles (5, n) and an own path that stays where it is."""
+    steps = np.arange(quantiles.shape[1])
+    return steps, quantiles, (steps, np.ones(len(steps)))
 
 
 def a_noisy_grid(n_values):
@@ -85,7 +92,12 @@ def the_largest():
         },
     )
     fan = np.sort(rng.normal(10_000, 900, (5, n)), axis=0)
-    yield "fan_chart", fan_chart, (np.arange(n), fan, equity), {"ruin_level": 5_000.0, "probability_of_ruin": 0.1}
+    yield (
+        "fan_chart",
+        fan_chart,
+        ("Fan", np.arange(n), fan, (np.arange(n), equity)),
+        OF_TRADES | {"ruin_level": 5_000.0, "probability_of_ruin": 0.1},
+    )
     yield "trials_histogram", trials_histogram, (rng.normal(size=200_000),), {"name": "Sharpe ratio", "chosen": 4.0}
     yield "parameter_heat_map", parameter_heat_map, (a_noisy_grid(200),), {"name": "profit", "chosen": {"x": 9, "y": 7}}
     names = [f"group {k}" for k in range(200)]
@@ -189,9 +201,19 @@ def test_a_fan_has_its_quantiles_the_own_path_and_ruin():
     trades = np.array([0, 5, 10])
     fan = np.array([[100.0, 60, 40], [100, 80, 70], [100, 105, 110], [100, 130, 150], [100, 150, 200]])
     own = np.linspace(100, 140, 11)
-    drawn = figure(fan_chart, trades, fan, own, ruin_level=50.0, probability_of_ruin=0.123)
+    drawn = figure(
+        fan_chart,
+        "Fan",
+        trades,
+        fan,
+        (np.arange(11), own),
+        **OF_TRADES,
+        ruin_level=50.0,
+        probability_of_ruin=0.123,
+    )
     (axes,) = drawn.axes
-    assert axes.get_title("left") == "Monte Carlo: probability of ruin 12.3%"
+    assert axes.get_title("left") == "Fan: probability of ruin 12.3%"
+    assert axes.get_xlabel() == "trades"
     reach = [
         (path.vertices[:, 1].min(), path.vertices[:, 1].max()) for one in axes.collections for path in one.get_paths()
     ]
@@ -325,8 +347,8 @@ NONE = np.empty(0)
         (equity_curve("Equity", days(1), np.ones(1), initial_capital=1.0), "Equity: nothing to draw."),
         (equity_curve("Equity", days(3), NAN, initial_capital=1.0), "Equity: nothing to draw."),
         (
-            fan_chart(np.arange(3), np.full((5, 3), math.nan), np.ones(3), ruin_level=1.0, probability_of_ruin=0.0),
-            "Monte Carlo: probability of ruin 0.0%: nothing to draw.",
+            fan_chart("Fan", *a_fan(np.full((5, 3), math.nan)), **OF_TRADES, ruin_level=1.0, probability_of_ruin=0.0),
+            "Fan: probability of ruin 0.0%: nothing to draw.",
         ),
         (trials_histogram(NAN, name="Sharpe ratio"), "Sharpe ratio of the trials: nothing to draw."),
         (parameter_heat_map(None, name="profit"), "profit by two parameters: nothing to draw."),
@@ -344,7 +366,7 @@ def test_of_nothing_a_sentence_says_so(image, sentence):
     "image",
     [
         equity_curve("Equity", days(3), np.full(3, 100.0), initial_capital=100.0),
-        fan_chart(np.arange(2), np.ones((5, 2)), np.ones(2), ruin_level=0.5, probability_of_ruin=0.0),
+        fan_chart("Fan", *a_fan(np.ones((5, 2))), **OF_TRADES, ruin_level=0.5, probability_of_ruin=0.0),
         trials_histogram(np.ones(1), name="Sharpe ratio", chosen=1.0),
         trials_histogram(np.full(50, -3.0), name="Sharpe ratio"),
         ladder("Costs", ["none"], np.zeros(1)),

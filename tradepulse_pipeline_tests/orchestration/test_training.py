@@ -151,6 +151,7 @@ def test_a_training_makes_every_asset_and_stores_a_configuration(train, database
     ):
         for name in plots:
             assert "](data:image/svg+xml;base64," in metadata_of(result, asset, key)[name]
+    assert "![Monte Carlo over candles, in-sample: " in metadata_of(result, RECORD, key)["plots"]
 
     frame = read_frame(store, SeriesKey.parse(key))
     assert configuration.data_fingerprint == frame.fingerprint == frame.candles.fingerprint()

@@ -22,6 +22,7 @@ from tradepulse_pipeline.validation.candle_bootstrap import (
     candle_monte_carlo,
     permuted_candles,
 )
+from tradepulse_pipeline.validation.monte_carlo import FAN_LEVELS
 from tradepulse_pipeline_tests.reference.markets import candles_of, cases, random_markets
 
 
@@ -180,22 +181,37 @@ def test_reflected_bars_hold_no_pattern() -> None:
 STRATEGY = get_strategy("CAPITULATION_REVERSAL_V3")
 
 
+def longest_under(days: FloatArray) -> int:
+    """Most days in a row that end below the highest equity before."""
+    runs = "".join("u" if equity < days[:k].max() else " " for k, equity in enumerate(days) if k).split()
+    return max(map(len, runs), default=0)
+
+
 def test_monte_carlo_runs_the_combination_over_each_series() -> None:
     candles = clustered(4_800, seed=2)
-    frame = IndicatorFrame.compute(candles, ALL_INDICATORS)
     space = ParameterSpace(STRATEGY.parameters)
     options = {"mean_block": 200, "seed": 4, "side": "both"}
     found = candle_monte_carlo(candles, STRATEGY, 5, n_series=6, **options)
     assert len(found) == 6
     assert (found.n_trades > 0).all()
     assert len(set(found.net_profit.tolist())) == 6
+    paths = []
     for k, draw in enumerate(np.random.SeedSequence(4).spawn(6)):
         drawn = bootstrapped_candles(candles, 200, np.random.default_rng(draw))
         frame = IndicatorFrame.compute(drawn, ALL_INDICATORS)
-        single = backtest_strategy(frame, STRATEGY, space.values(5), side="both").metrics
+        run = backtest_strategy(frame, STRATEGY, space.values(5), side="both")
+        single = run.metrics
         assert (found.net_profit[k], found.max_drawdown[k], found.n_trades[k]) == (
             single.net_profit, single.max_drawdown, single.sample_size,
         )  # fmt: skip
+        days = np.append(10_000.0, run.equity[23::24])
+        assert found.lowest_equity[k] == pytest.approx(days.min())
+        assert found.longest_under_water[k] == longest_under(days)
+        paths.append(days)
+    assert found.fan_days.tolist() == np.linspace(0, 200, 201).tolist()
+    np.testing.assert_allclose(found.fan_equity, np.quantile(paths, FAN_LEVELS, axis=0))
+    own = backtest_strategy(IndicatorFrame.compute(candles, ALL_INDICATORS), STRATEGY, space.values(5), side="both")
+    np.testing.assert_allclose(found.own_equity, np.append(10_000.0, own.equity[23::24]))
     for n_series, workers in ((6, 3), (2, 1)):
         again = candle_monte_carlo(candles, STRATEGY, 5, n_series=n_series, workers=workers, **options)
         np.testing.assert_array_equal(again.net_profit, found.net_profit[:n_series])
@@ -211,6 +227,7 @@ def test_monte_carlo_stops_when_the_time_is_over() -> None:
     passed = Deadline(at=0.0, clock=lambda: 1.0)
     none = candle_monte_carlo(clustered(960), STRATEGY, 5, mean_block=96, n_series=9, seed=1, deadline=passed)
     assert len(none) == len(none.max_drawdown) == len(none.n_trades) == 0
+    assert np.isnan(none.fan_equity).all()
 
 
 @pytest.mark.parametrize("block", [0, 61])

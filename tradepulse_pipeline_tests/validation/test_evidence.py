@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,55 @@ def test_figures_are_those_of_the_record_and_the_trials(training, report):
     assert sum(report.sharpe_histogram["counts"]) == len(blocks.sharpe_ratios())
 
 
+def test_clusters_are_counted_beside_what_decides(training):
+    frame, settings, found, record, blocks = training
+    daily = record.daily["daily_return"].to_numpy()
+    rng = np.random.default_rng(9)
+    own, common = rng.standard_normal((60, 16)), np.repeat(rng.standard_normal((3, 16)), 20, axis=0)
+    for sums, n_clusters in ((own, None), (0.2 * own + common, 3)):
+        tried = replace(blocks, sums=sums, squares=sums**2)
+        figures = gather_evidence(frame, STRATEGY, settings, found, record, tried).statistics
+        assert figures.clustered_trials == n_clusters
+        assert (figures.clusters_silhouette > 0.25) == (n_clusters is not None)
+        assert (figures.clustered_deflated_sharpe_ratio is None) == (n_clusters is None)
+    variance = figures.luck_deviation**2 / DAYS_PER_YEAR
+    expected = deflated_sharpe_ratio(ReturnMoments.of(daily), n_trials=3, trials_variance=variance)
+    assert figures.clustered_deflated_sharpe_ratio == pytest.approx(expected)
+
+
+def test_both_monte_carlos_have_their_figures_and_fans(training, report):
+    _, settings, _, record, _ = training
+    figures, capital = report.statistics, settings.account.initial_capital
+    assert figures.resampled_net_profit_low < record.metrics.net_profit < figures.resampled_net_profit_high
+    assert 0 < figures.resampled_trades_under_water_95 <= record.metrics.sample_size
+    assert figures.bootstrapped_net_profit_low < figures.bootstrapped_net_profit_high
+    assert 0 < figures.bootstrapped_days_under_water_95 <= 60
+    assert 0 <= figures.bootstrapped_ruin_probability <= 1
+    days, equity, own = (np.array(report.candle_fan[name]) for name in ("days", "equity", "own"))
+    assert days.tolist() == list(range(61))
+    assert (equity[:, 0] == capital).all()
+    assert own[0] == capital
+    last = capital + np.array([figures.bootstrapped_net_profit_low, figures.bootstrapped_net_profit_high])
+    np.testing.assert_allclose(equity[[0, -1], -1], last)
+
+
+def test_a_short_record_tells_no_value_at_risk(report):
+    figures = report.statistics
+    assert figures.n_days < 60
+    assert figures.var_95 is figures.cvar_95 is figures.kupiec_p_value is None
+
+
+def test_reports_from_before_something_was_measured_are_read(report):
+    values = report.to_json_dict()
+    stored = {name: value for name, value in values.items() if name != "candle_fan"}
+    earlier = ("n_days", "n_trials", "effective_trials", "luck_ceiling", "deflated_sharpe_ratio", "ruin_probability")
+    stored["statistics"] = {name: values["statistics"][name] for name in earlier}
+    read = EvidenceReport.from_json_dict(stored)
+    assert read.candle_fan == {}
+    assert read.statistics.effective_trials == report.statistics.effective_trials
+    assert read.statistics.clustered_trials is read.statistics.var_95 is None
+
+
 def test_the_trials_sharpe_ratios_are_those_of_their_daily_returns():
     returns = np.random.default_rng(3).normal(0.001, 0.01, (4, 160))
     returns[3] = 0.0  # a trial that never traded has none
@@ -130,6 +180,8 @@ def test_without_trades_nothing_is_claimed():
     assert figures.bootstrap_p_value is None
     assert figures.ruin_probability is None
     assert report.fan == {}
+    assert report.candle_fan == {}
+    assert figures.var_95 is None
     assert report.costs_verdict.startswith("No trades")
 
 

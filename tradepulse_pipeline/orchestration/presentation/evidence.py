@@ -80,11 +80,26 @@ def _plots(
     if report.fan and statistics.ruin_probability is not None:
         own = np.append(initial_capital, initial_capital + record.trades["pnl"].cum_sum().to_numpy())
         yield fan_chart(
+            "Monte Carlo over trades",
             np.array(report.fan["trades"], dtype=np.int64),
             np.array(report.fan["equity"]),
-            own,
+            (np.arange(len(own)), own),
+            unit="trades",
+            own_is="this record",
             ruin_level=RUIN_SHARE * initial_capital,
             probability_of_ruin=statistics.ruin_probability,
+        )
+    if report.candle_fan and statistics.bootstrapped_ruin_probability is not None:
+        days = np.array(report.candle_fan["days"], dtype=np.int64)
+        yield fan_chart(
+            "Monte Carlo over candles, in-sample",
+            days,
+            np.array(report.candle_fan["equity"]),
+            (days, np.array(report.candle_fan["own"])),
+            unit="days",
+            own_is="the candles as they came",
+            ruin_level=RUIN_SHARE * initial_capital,
+            probability_of_ruin=statistics.bootstrapped_ruin_probability,
         )
     if report.logits and statistics.probability_of_backtest_overfitting is not None:
         yield overfitting_histogram(

@@ -196,35 +196,50 @@ def equity_curve(
 
 @_image
 def fan_chart(
-    trades: IntArray, quantiles: FloatArray, own: FloatArray, *, ruin_level: float, probability_of_ruin: float
+    title: str,
+    steps: IntArray,
+    quantiles: FloatArray,
+    own: tuple[IntArray, FloatArray],
+    *,
+    unit: str,
+    own_is: str,
+    ruin_level: float,
+    probability_of_ruin: float,
 ) -> Figure:
-    """Return what equity could have come to by number of trades, and what it did come to.
+    """Return what equity could have come to by number of trades or days, and what it did come to.
 
     Parameters
     ----------
-    trades : int64 array of shape (n_points,)
-        Numbers of trades, from 0.
+    title : str
+        Says what was drawn anew.
+    steps : int64 array of shape (n_points,)
+        Numbers of trades or days, from 0.
     quantiles : float64 array of shape (5, n_points)
-        The 5, 25, 50, 75 and 95 % quantiles of equity after so many trades, quote currency.
-    own : float64 array of shape (n_trades + 1,)
-        Equity of the record itself before its first trade and after each.
+        The 5, 25, 50, 75 and 95 % quantiles of equity after so many, quote currency.
+    own : pair of arrays of shape (n,)
+        Numbers of trades or days, and what equity did come to after so many.
+    unit : str
+        What is counted.
+    own_is : str
+        What ``own`` is of.
     ruin_level : float
         Equity at which an account counts as ruined.
     probability_of_ruin : float
         Share of the paths that fell to it.
     """
-    title = f"Monte Carlo: probability of ruin {probability_of_ruin:.1%}"
-    trades, fan = _finite(title, trades, *quantiles)
+    title = f"{title}: probability of ruin {probability_of_ruin:.1%}"
+    steps, fan = _finite(title, steps, *quantiles)
     figure, axes = _figure(title, height=_HEIGHT)
     kept = _extremes(fan[2])
-    trades, fan = trades[kept], [quantile[kept] for quantile in fan]
+    steps, fan = steps[kept], [quantile[kept] for quantile in fan]
     for low, high, alpha, label in ((0, 4, 0.18, "90 % of the paths"), (1, 3, 0.35, "50 % of the paths")):
-        axes.fill_between(trades, fan[low], fan[high], color=_BLUE, alpha=alpha, linewidth=0, label=label)
-    axes.plot(trades, fan[2], color=_BLUE, label="median path")
-    kept = _extremes(own)
-    axes.plot(kept, own[kept], color=_ORANGE, label="this record")
+        axes.fill_between(steps, fan[low], fan[high], color=_BLUE, alpha=alpha, linewidth=0, label=label)
+    axes.plot(steps, fan[2], color=_BLUE, label="median path")
+    own_steps, own_equity = own
+    kept = _extremes(own_equity)
+    axes.plot(own_steps[kept], own_equity[kept], color=_ORANGE, label=own_is)
     axes.axhline(ruin_level, color=_GREY, linestyle="--", label=f"ruin: {ruin_level:,.6g}")
-    axes.set_xlabel("trades")
+    axes.set_xlabel(unit)
     axes.set_ylabel("equity")
     _legend(figure, axes)
     return figure
