@@ -43,8 +43,9 @@ class Artifact:
 class ArtifactStore:
     """Parquet files under a folder or any other base that fsspec knows (``s3://…``, ``memory://…``).
 
-    A file is replaced as a whole or not at all. It carries a seal in its metadata: the SHA-256 of its own bytes with
-    zeros in the seal's place. A flipped bit, anywhere, is noticed when the file is read.
+    Machines may share it: a folder that all of them mount, or an object store. A file is replaced as a whole or not at
+    all. It carries a seal in its metadata: the SHA-256 of its own bytes with zeros in the seal's place. A flipped bit,
+    anywhere, is noticed when the file is read.
     """
 
     def __init__(self, base_url: str) -> None:
@@ -143,7 +144,8 @@ class ArtifactFolder:
 def _filesystem(url: str) -> tuple[Any, str]:
     import fsspec
 
-    filesystem, path = fsspec.core.url_to_fs(url)
+    # What other machines write must show, and object stores' listings are remembered for ever by default.
+    filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     return filesystem, path
 
 

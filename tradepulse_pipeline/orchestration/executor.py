@@ -12,15 +12,16 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.in_process import InProcessExecutor
 
-from tradepulse_pipeline.orchestration.launcher import PROCESS_TAG
+from tradepulse_pipeline.orchestration.launcher import PROCESS_TAG, LocalRunLauncher
 from tradepulse_pipeline.processes import this_process
 
 
 class CancellableExecutor(InProcessExecutor):
-    """Runs steps in process, and ends an interrupted run as cancelled.
+    """Runs steps in process, and ends a run that is interrupted at its own machine as cancelled.
 
     Dagster takes an interrupt that nobody asked for in the web UI (Ctrl-C in the terminal, a server that is shut
-    down) for a failure, which it would retry.
+    down) for a failure, which it would retry. So it is where a launcher sent the run to another machine: that one is
+    shut down, and the run is to go on elsewhere.
     """
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
@@ -29,10 +30,18 @@ class CancellableExecutor(InProcessExecutor):
         try:
             yield from super().execute(plan_context, execution_plan)
         except (KeyboardInterrupt, DagsterExecutionInterruptedError):
-            run = plan_context.instance.get_run_by_id(plan_context.run_id)
-            if run is not None and run.status is dg.DagsterRunStatus.STARTED:
-                plan_context.instance.report_run_canceling(run, "Interrupted: the run is cancelled.")
+            instance = plan_context.instance
+            run = instance.get_run_by_id(plan_context.run_id)
+            if run is not None and run.status is dg.DagsterRunStatus.STARTED and not _was_sent(run, instance):
+                instance.report_run_canceling(run, "Interrupted: the run is cancelled.")
             raise
+
+
+def _was_sent(run: dg.DagsterRun, instance: dg.DagsterInstance) -> bool:
+    """Return whether a launcher, which may be for other machines, started the run; a command does so itself."""
+    if isinstance(instance.run_launcher, LocalRunLauncher):
+        return False
+    return instance.get_run_stats(run.run_id).launch_time is not None
 
 
 @dg.executor(name="in_process", requirements=[])

@@ -33,7 +33,12 @@ class LocalRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Return whether the process of a started run is alive, as far as this machine can tell."""
-        process = run.tags.get(PROCESS_TAG, "")
-        if is_gone(process):
-            return CheckRunHealthResult(WorkerStatus.FAILED, f"Process {process} is gone.")
-        return CheckRunHealthResult(WorkerStatus.RUNNING)
+        return process_health(run)
+
+
+def process_health(run: dg.DagsterRun) -> CheckRunHealthResult:
+    """Return whether the process of a started run is alive; one on another machine is taken to be."""
+    process = run.tags.get(PROCESS_TAG, "")
+    if is_gone(process):
+        return CheckRunHealthResult(WorkerStatus.FAILED, f"Process {process} is gone.")
+    return CheckRunHealthResult(WorkerStatus.RUNNING)
