@@ -2,10 +2,11 @@
 
 Six markets (three pairs on each of two exchanges) in four timeframes, a year each: whole grid in every train window,
 re-optimised walk-forward, from stored candles to stored configurations. Two ways: one ``tradepulse train`` for all, and
-a backfill in the web UI, where each run is a process that the daemon starts.
+backfills in the web UI, where each run is a process that the daemon starts: of one series, then of a batch of them.
 
 Run ``python benchmarks/markets.py``, with ``--candles FILE FILE FILE`` for real 5m candles of three pairs on one
-exchange; the second exchange is the simulated one then. Six files make all of them real.
+exchange; the second exchange is the simulated one then. Six files make all of them real. ``--partitions-per-run`` takes
+the sizes of the batches; ``--markets`` and ``--timeframes`` leave series out, to try it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
@@ -54,7 +56,8 @@ from tradepulse_pipeline.orchestration.launch import open_instance
 from tradepulse_pipeline.orchestration.names import PARTITION_TAG, training_job_name
 from tradepulse_pipeline.orchestration.partitions import SERIES_DIMENSION
 from tradepulse_pipeline.orchestration.resources import SettingsResource
-from tradepulse_pipeline.settings import load_settings
+from tradepulse_pipeline.orchestration.sensors.batches import series_of_batch
+from tradepulse_pipeline.settings import load_settings, variable
 from tradepulse_pipeline.strategies.registry import get_strategy
 from tradepulse_pipeline.validation.training import TrainingSettings
 
@@ -87,7 +90,7 @@ class RunCost:
     """One run as its event log tells it: when it was there (seconds since 1970), and its seconds by stage."""
 
     run_id: str
-    timeframe: Timeframe
+    series: Sequence[SeriesKey]
     began: float
     ended: float
     stages: Mapping[str, float]
@@ -96,6 +99,11 @@ class RunCost:
     def seconds(self) -> float:
         """Seconds from beginning to end."""
         return self.ended - self.began
+
+    @property
+    def timeframe(self) -> Timeframe:
+        """The timeframe of a run over one series."""
+        return self.series[0].timeframe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,23 +137,30 @@ def main() -> None:
     parser.add_argument("--candles", type=Path, nargs="+", default=[], metavar="FILE", help="three or six files of 5m")
     parser.add_argument("--timeframes", type=Timeframe, nargs="+", default=[Timeframe(name) for name in TIMEFRAMES])
     parser.add_argument("--through", choices=("train", "backfill"), nargs="+", default=["train", "backfill"])
+    parser.add_argument("--partitions-per-run", type=int, nargs="+", default=[1, 6], metavar="N", help="of a backfill")
+    parser.add_argument("--markets", type=int, default=N_MARKETS, metavar="N", help="only the first N of the six")
     options = parser.parse_args()
     try:
-        markets = chosen_markets(options.candles)
+        markets = dict(list(chosen_markets(options.candles).items())[: options.markets])
     except InvalidInputError as error:
         parser.error(str(error))
     show_machine()
     with interruptible():
         try:
-            measure(markets, options.timeframes, options.through)
+            measure(markets, options.timeframes, options.through, options.partitions_per_run)
         except TradePulseError as error:
             sys.exit(str(error))
         except KeyboardInterrupt:
             sys.exit("Interrupted. The benchmark's database and files are removed.")
 
 
-def measure(markets: Mapping[Market, Path | None], timeframes: Sequence[Timeframe], ways: Sequence[str]) -> None:
-    """Store the candles, train them in each of the ``ways``, show what it cost."""
+def measure(
+    markets: Mapping[Market, Path | None],
+    timeframes: Sequence[Timeframe],
+    ways: Sequence[str],
+    batch_sizes: Sequence[int],
+) -> None:
+    """Store the candles, train them in each of the ``ways`` (backfills in each size of batches), show what it cost."""
     with own_project() as database, open_instance() as instance:
         with console.status("storing candles"):
             counts = store_all(database, markets, timeframes)
@@ -158,10 +173,11 @@ def measure(markets: Mapping[Market, Path | None], timeframes: Sequence[Timefram
             with console.status("tradepulse train"):
                 costs.append(through_train(instance, list(counts)))
             show_stages(costs[-1])
-        if "backfill" in ways:
-            with console.status("backfill"):
-                costs.append(through_backfill(instance, list(counts)))
-            show_stages(costs[-1])
+        for size in batch_sizes if "backfill" in ways else ():
+            with console.status(f"backfill, {size} series a run"):
+                costs.append(through_backfill(instance, list(counts), size))
+            if size == 1:
+                show_stages(costs[-1])
         show_wall_clock(costs, database)
 
 
@@ -283,8 +299,8 @@ def through_train(instance: dg.DagsterInstance, all_series: Sequence[SeriesKey])
     return Cost(way="tradepulse train", began=began, ended=ended, runs=runs)
 
 
-def through_backfill(instance: dg.DagsterInstance, all_series: Sequence[SeriesKey]) -> Cost:
-    """Measure a backfill as the web UI launches it, ``tradepulse up`` being ready.
+def through_backfill(instance: dg.DagsterInstance, all_series: Sequence[SeriesKey], partitions_per_run: int) -> Cost:
+    """Measure a backfill as the web UI launches it, ``tradepulse up`` being ready; a run takes that many series.
 
     Raises
     ------
@@ -300,6 +316,7 @@ def through_backfill(instance: dg.DagsterInstance, all_series: Sequence[SeriesKe
         "partitionNames": [str(series) for series in all_series],
         "runConfigData": {"resources": {"settings": {"config": settings}}},
     }
+    os.environ[variable("partitions_per_run")] = str(partitions_per_run)
     with tradepulse("up", "--port", "0") as (command, log):
         ready = wait_for(lambda: re.search(r"Web UI +(http\S+)(?s:.*)Ctrl-C", log.read_text()), command, log)
         began = time.time()
@@ -310,7 +327,7 @@ def through_backfill(instance: dg.DagsterInstance, all_series: Sequence[SeriesKe
     queue = instance.get_concurrency_config().run_queue_config
     assert queue is not None
     return Cost(
-        way=f"backfill, up to {queue.max_concurrent_runs} runs at a time",
+        way=f"backfill, {partitions_per_run} series a run, up to {queue.max_concurrent_runs} runs at a time",
         began=began,
         ended=ended,
         runs=[run_cost(instance, record) for record in records],
@@ -326,8 +343,9 @@ def run_cost(instance: dg.DagsterInstance, record: dg.RunRecord) -> RunCost:
         If it failed.
     """
     run = record.dagster_run
+    keys = [run.tags[PARTITION_TAG]] if PARTITION_TAG in run.tags else series_of_batch(instance, run)
     if not run.is_success:
-        raise TradePulseError(f"The run of {run.tags[PARTITION_TAG]} ended as {run.status.value}, expected SUCCESS.")
+        raise TradePulseError(f"The run of {', '.join(keys)} ended as {run.status.value}, expected SUCCESS.")
     launched = instance.get_run_stats(run.run_id).launch_time
     began, started, ended = launched or record.create_timestamp.timestamp(), record.start_time, record.end_time
     assert started is not None
@@ -337,7 +355,7 @@ def run_cost(instance: dg.DagsterInstance, record: dg.RunRecord) -> RunCost:
     stages |= {step.step_key.split("__")[-1]: (step.end_time or ended) - (step.start_time or ended) for step in steps}
     return RunCost(
         run_id=run.run_id,
-        timeframe=SeriesKey.parse(run.tags[PARTITION_TAG]).timeframe,
+        series=[SeriesKey.parse(key) for key in keys],
         began=began,
         ended=ended,
         stages={**stages, AROUND: ended - began - sum(stages.values())},
@@ -458,21 +476,21 @@ def show_stages(cost: Cost) -> None:
 
 def show_wall_clock(costs: Sequence[Cost], database: Database) -> None:
     """Print how long it took, and what came of it."""
-    n_trials = {
-        search.run_id: search.n_trials
-        for job in list_jobs(database, limit=100)
-        for search in searches_of(database, job.id)
-    }
-    stored = [row.run_id for row in list_configurations(database, active_only=False, limit=100)]
+    n_trials: Counter[str] = Counter()
+    for job in list_jobs(database, limit=100):
+        for search in searches_of(database, job.id):
+            n_trials[search.run_id] += search.n_trials
+    stored = [row.run_id for row in list_configurations(database, active_only=False, limit=1_000)]
     rows = []
     for cost in costs:
         trials = sum(n_trials[run.run_id] for run in cost.runs)
+        runs = {run.run_id for run in cost.runs}
         seconds = cost.last_run_ended - cost.began
         rows.append(
             (
                 cost.way,
                 f"{trials:,}",
-                f"{sum(run.run_id in stored for run in cost.runs)} of {len(cost.runs)}",
+                f"{sum(run_id in runs for run_id in stored)} of {sum(len(run.series) for run in cost.runs)}",
                 as_seconds(cost.first_run_began - cost.began),
                 as_seconds(cost.last_run_ended - cost.first_run_began),
                 f"{cost.runs_at_a_time:.2f}",

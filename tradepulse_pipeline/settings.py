@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
-from pydantic import Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -20,7 +20,8 @@ from pydantic_settings import (
 from tradepulse_pipeline.backtest.settings import AccountSettings
 from tradepulse_pipeline.errors import InvalidInputError, one_of
 from tradepulse_pipeline.market.history import CANDLE_ORIGINS, CandleOrigin, HistorySettings
-from tradepulse_pipeline.market.series import SIMULATED_EXCHANGE
+from tradepulse_pipeline.market.listings import ListingRules
+from tradepulse_pipeline.market.series import SIMULATED_EXCHANGE, SeriesKey
 from tradepulse_pipeline.market.sources.pace import Pace, local_pace
 from tradepulse_pipeline.market.sources.registry import SourceSettings
 from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings
@@ -54,6 +55,15 @@ Order = Annotated[dict[str, tuple[str, ...]], NoDecode]
 T = TypeVar("T")
 
 
+def _series(value: object) -> SeriesKey:
+    if isinstance(value, str):
+        return SeriesKey.read(value)
+    raise ValueError("Expected a text such as 'binance:BTC-USDT:5m'")
+
+
+AllSeries = Annotated[tuple[Annotated[SeriesKey, BeforeValidator(_series)], ...], NoDecode]
+
+
 class Settings(BaseSettings):
     """Every setting by its flat name; what is not given has the default of the domain class that it configures.
 
@@ -79,6 +89,15 @@ class Settings(BaseSettings):
     history_days: int = Field(_HISTORY.history_days, description="Days of candles to train on, up to the latest.")
     source_order: Order = Field(
         {}, description="Sources asked for candles, in order, by exchange or by market; none: the exchange itself."
+    )
+    markets: AllSeries = Field(
+        (), description="Series to follow: the sensor declared_markets adds and trains them. exchange:PAIR:timeframe."
+    )
+    listings: Annotated[ListingRules, NoDecode] = Field(
+        ListingRules(), description="Which newly listed pairs the sensor new_listings adds; no exchanges: none."
+    )
+    partitions_per_run: int = Field(
+        1, ge=1, le=1_000, description="Series that one run of a backfill takes; 1: each fails and is repeated alone."
     )
     simulated_edge: float = Field(
         _SIMULATED.edge, description="Strength of the edge planted in simulated candles; 0: none."
@@ -152,6 +171,41 @@ class Settings(BaseSettings):
         if not names and info.field_name != "further_objectives":
             raise ValueError("Expected at least one name")
         return names
+
+    @field_validator("markets", mode="before")
+    @classmethod
+    def _declared(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [part for part in value.split(",") if part.strip()]
+        if isinstance(value, list | tuple):
+            return value
+        raise ValueError("Expected a list such as ['binance:BTC-USDT:5m', 'kraken:ETH-USD:1h']")
+
+    @field_validator("markets", mode="after")
+    @classmethod
+    def _once(cls, value: tuple[SeriesKey, ...]) -> tuple[SeriesKey, ...]:
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("listings", mode="before")
+    @classmethod
+    def _rules(cls, value: object) -> object:
+        if isinstance(value, str):
+            parts = [part for part in value.split(",") if part.strip()]
+            if not all("=" in part for part in parts):
+                raise ValueError("Expected NAME=VALUE, as in exchanges=binance+kraken,quote=USDT")
+            value = {name.strip(): text.strip() for name, _, text in (part.partition("=") for part in parts)}
+        if not isinstance(value, dict):
+            return value
+        names = {field.name: field.type for field in fields(ListingRules)}
+        for name in value:
+            if name not in names:
+                raise one_of("entry", name, names)
+        return {
+            name: [one.strip() for one in entry.replace("+", ",").split(",") if one.strip()]
+            if isinstance(entry, str) and str(names[name]).startswith("tuple")
+            else entry
+            for name, entry in value.items()
+        }
 
     @field_validator("own_strategies", mode="before")
     @classmethod
@@ -333,7 +387,9 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _explained(problem: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     name = str(problem["loc"][0])
+    place = ".".join(str(part) for part in problem["loc"] if isinstance(part, str))
     if name not in Settings.model_fields:
         return str(one_of("setting", name, Settings.model_fields))
     found = "a value that is not shown" if name == "database_url" else repr(problem["input"])
-    return f"{name}: found {found} from {origins[name]}. {problem['msg'].removeprefix('Value error, ')}."
+    said = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    return f"{place}: found {found} from {origins[name]}. {said}."

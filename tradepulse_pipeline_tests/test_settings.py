@@ -8,6 +8,7 @@ import pytest
 from tradepulse_pipeline.backtest.settings import AccountSettings
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.history import HistorySettings
+from tradepulse_pipeline.market.listings import ListingRules
 from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings
 from tradepulse_pipeline.settings import load_settings, project_dir
 from tradepulse_pipeline.validation.training import TrainingSettings
@@ -106,6 +107,27 @@ def test_no_further_objectives_may_be_asked_for_in_so_many_words(
     assert load_settings().further_objectives == ()
 
 
+def test_declared_markets_are_series_however_a_person_spells_them(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "tradepulse.toml").write_text('markets = ["binance:btc/usdt:5m", "binance:BTC-USDT:5m"]\n')
+    assert [str(series) for series in load_settings().markets] == ["binance:BTC-USDT:5m"]
+    monkeypatch.setenv("TRADEPULSE_MARKETS", "kraken:ETH/USD:1h, simulated:A-B:1d")
+    assert [str(series) for series in load_settings().markets] == ["kraken:ETH-USD:1h", "simulated:A-B:1d"]
+
+
+def test_rules_for_new_listings_are_a_table_or_a_variable(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().listings == ListingRules()
+    (project / "tradepulse.toml").write_text('[listings]\nexchanges = ["okx"]\nminimum_volume = 1_000\n')
+    assert load_settings().listings == ListingRules(exchanges=("okx",), minimum_volume=1_000.0)
+    monkeypatch.setenv("TRADEPULSE_LISTINGS", "exchanges=binance+kraken,quote=USD,most_per_day=5,timeframes=5m+1h")
+    expected = ListingRules(exchanges=("binance", "kraken"), quote="USD", most_per_day=5, timeframes=("5m", "1h"))
+    assert load_settings().listings == expected
+    monkeypatch.setenv("TRADEPULSE_LISTINGS", "binance")
+    with pytest.raises(InvalidInputError, match=r"listings: found 'binance' from environment.*Expected NAME=VALUE"):
+        load_settings()
+
+
 def test_an_empty_variable_counts_as_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRADEPULSE_DATABASE_URL", "")
     assert load_settings().database_url is None
@@ -119,6 +141,23 @@ def test_an_empty_variable_counts_as_not_given(monkeypatch: pytest.MonkeyPatch) 
         ("fee_rate = 'cheap'", r"fee_rate: found 'cheap' from tradepulse.toml. .*valid number"),
         ("pairs = []", r"pairs: found \[\] from tradepulse.toml. Expected at least one name"),
         ("web_port = 70000", r"web_port: found 70000 from tradepulse.toml. .*less than or equal to 65535"),
+        ("markets = ['aa:B-C:5m', 'aa:B:5m']", r"markets: found 'aa:B:5m' from tradepulse.toml. Pair 'B' is not valid"),
+        (
+            "markets = ['aa:B-C:5min']",
+            r"found 'aa:B-C:5min' from tradepulse.toml. Unknown timeframe '5min'. Did you mean",
+        ),
+        ("markets = [5]", r"markets: found 5 from tradepulse.toml. Expected a text such as 'binance:BTC-USDT:5m'"),
+        ("[markets]\nx = 1", r"markets: found \{'x': 1\} from tradepulse.toml. Expected a list such as"),
+        (
+            "[listings]\nquot = 'X'",
+            r"listings: found .* from tradepulse.toml. Unknown entry 'quot'. Did you mean 'quote'",
+        ),
+        (
+            "[listings]\nminimum_volume = 'x'",
+            r"listings.minimum_volume: found 'x' from tradepulse.toml. .*valid number",
+        ),
+        ("[listings]\nmost_per_day = 0", r"listings: found .*most_per_day: found 0, expected 1 to 1000"),
+        ("partitions_per_run = 0", r"partitions_per_run: found 0 from tradepulse.toml. .*greater than or equal to 1"),
         ("own_strategies = 5", r"own_strategies: found 5 from tradepulse.toml. .*tuple"),
         ("side = 'up'", r"side: found 'up' from tradepulse.toml. .*'long', 'short' or 'both'"),
     ],

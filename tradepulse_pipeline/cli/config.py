@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict, is_dataclass
 from typing import Any, Final
 
 from pydantic import SecretStr
@@ -52,12 +53,20 @@ def _value(settings: Settings, name: str) -> Any:
         return redacted(value.get_secret_value())
     if isinstance(value, tuple):
         return [str(part) for part in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
     return value if value is None or isinstance(value, (int, float, dict)) else str(value)
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        value = [f"{name}={number:g}" for name, number in value.items()]
+        value = [f"{name}={_entry(entry)}" for name, entry in value.items()]
     if isinstance(value, list):
         return ", ".join(value) or "–"
     return "–" if value is None else str(value)
+
+
+def _entry(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "+".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

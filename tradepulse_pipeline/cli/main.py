@@ -16,7 +16,7 @@ from tradepulse_pipeline.cli.estimate import estimate
 from tradepulse_pipeline.cli.fetch import fetch
 from tradepulse_pipeline.cli.import_candles import import_candles
 from tradepulse_pipeline.cli.jobs import jobs
-from tradepulse_pipeline.cli.markets import markets
+from tradepulse_pipeline.cli.markets import add_series, list_followed, markets, remove_series
 from tradepulse_pipeline.cli.options import normalized
 from tradepulse_pipeline.cli.quality import quality
 from tradepulse_pipeline.cli.quarantine import add, dismiss_rows, keep_candles, list_rows, release_rows
@@ -93,7 +93,6 @@ for command, name, panel in (
     (results, "results", "Look"),
     (show, "show", "Look"),
     (jobs, "jobs", "Look"),
-    (markets, "markets", "Look"),
     (quality, "quality", "Look"),
     (sources, "sources", "Look"),
     (fetch, "fetch", "Set up"),
@@ -103,6 +102,12 @@ for command, name, panel in (
     (config, "config", "Set up"),
 ):
     app.command(name, help=_flowing(command.__doc__), rich_help_panel=panel)(command)
+
+followed = typer.Typer(name="markets", context_settings=app.info.context_settings)
+followed.callback(invoke_without_command=True, help=_flowing(markets.__doc__))(markets)
+for change, name in ((list_followed, "list"), (add_series, "add"), (remove_series, "remove")):
+    followed.command(name, help=_flowing(change.__doc__))(change)
+app.add_typer(followed, rich_help_panel="Look")
 
 quarantine = typer.Typer(
     name="quarantine",

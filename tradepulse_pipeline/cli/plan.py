@@ -6,12 +6,50 @@ import time
 from itertools import product
 from typing import TYPE_CHECKING
 
+from tradepulse_pipeline.errors import InvalidInputError, SourceError, SourceUnreachableError
 from tradepulse_pipeline.market.series import MS_PER_DAY, SIMULATED_EXCHANGE, SeriesKey
 from tradepulse_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from tradepulse_pipeline.database.connection import Database
     from tradepulse_pipeline.market.candles import Candles
+    from tradepulse_pipeline.market.sources.base import CandleSource
+
+
+class Sources:
+    """The sources of a command: each is made once, and one that cannot be reached is not asked again."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings.sources()
+        self._sources: dict[str, CandleSource] = {}
+        self._unreachable: dict[str, SourceUnreachableError] = {}
+
+    def check(self, series: SeriesKey) -> None:
+        """See :meth:`CandleSource.check`: one source of the series that can be asked is enough."""
+        from tradepulse_pipeline.market.sources.registry import source_names
+
+        failures = []
+        for name in source_names(series.market, self._settings):
+            try:
+                self._check(name, series)
+            except (SourceError, InvalidInputError) as error:
+                failures.append(error)
+            else:
+                return
+        raise failures[0]
+
+    def _check(self, name: str, series: SeriesKey) -> None:
+        from tradepulse_pipeline.market.sources.registry import source_named
+
+        if name in self._unreachable:
+            raise self._unreachable[name]
+        if name not in self._sources:
+            self._sources[name] = source_named(name, self._settings)
+        try:
+            self._sources[name].check(series)
+        except SourceUnreachableError as error:
+            self._unreachable[name] = error
+            raise
 
 
 def planned_series(settings: Settings) -> list[SeriesKey]:

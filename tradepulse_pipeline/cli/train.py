@@ -12,7 +12,7 @@ import typer
 
 from tradepulse_pipeline.cli import console
 from tradepulse_pipeline.cli import options as opt
-from tradepulse_pipeline.cli.plan import planned_series, simulated_twin
+from tradepulse_pipeline.cli.plan import Sources, planned_series, simulated_twin
 from tradepulse_pipeline.cli.verdict import marked
 from tradepulse_pipeline.errors import (
     InsufficientHistoryError,
@@ -28,7 +28,6 @@ from tradepulse_pipeline.settings import Settings, load_settings
 if TYPE_CHECKING:
     from tradepulse_pipeline.database.configurations import ConfigurationRow, Transition
     from tradepulse_pipeline.database.connection import Database
-    from tradepulse_pipeline.market.sources.base import CandleSource
     from tradepulse_pipeline.strategies.base import Strategy
     from tradepulse_pipeline.validation.training import TrainingSettings
 
@@ -160,47 +159,11 @@ def _check_history(settings: Settings, training: TrainingSettings) -> None:
         )
 
 
-class _Sources:
-    """The sources of a command: each is made once, and one that cannot be reached is not asked again."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings.sources()
-        self._sources: dict[str, CandleSource] = {}
-        self._unreachable: dict[str, SourceUnreachableError] = {}
-
-    def check(self, series: SeriesKey) -> None:
-        """See :meth:`CandleSource.check`: one source of the series that can be asked is enough."""
-        from tradepulse_pipeline.market.sources.registry import source_names
-
-        failures = []
-        for name in source_names(series.market, self._settings):
-            try:
-                self._check(name, series)
-            except (SourceError, InvalidInputError) as error:
-                failures.append(error)
-            else:
-                return
-        raise failures[0]
-
-    def _check(self, name: str, series: SeriesKey) -> None:
-        from tradepulse_pipeline.market.sources.registry import source_named
-
-        if name in self._unreachable:
-            raise self._unreachable[name]
-        if name not in self._sources:
-            self._sources[name] = source_named(name, self._settings)
-        try:
-            self._sources[name].check(series)
-        except SourceUnreachableError as error:
-            self._unreachable[name] = error
-            raise
-
-
 def _prepare(
     settings: Settings, database: Database, wanted: Sequence[SeriesKey]
 ) -> tuple[list[Plan], dict[SeriesKey, TradePulseError]]:
     """Return what can be trained, and why the rest cannot."""
-    sources = _Sources(settings)
+    sources = Sources(settings)
     plans: dict[SeriesKey, Plan] = {}
     refused: dict[SeriesKey, TradePulseError] = {}
     for series in wanted:
@@ -215,7 +178,7 @@ def _prepare(
     return list(plans.values()), refused
 
 
-def _plan(history: HistorySettings, database: Database, series: SeriesKey, sources: _Sources) -> Plan:
+def _plan(history: HistorySettings, database: Database, series: SeriesKey, sources: Sources) -> Plan:
     from tradepulse_pipeline.database.candles import coverage_of
 
     if history.source == "stored" and coverage_of(database, series) is None:

@@ -149,6 +149,23 @@ class SeriesKey:
         return cls(Market.parse(exchange, pair), Timeframe(timeframe))
 
     @classmethod
+    def read(cls, text: str) -> Self:
+        """Read a series as a person writes it: ``binance:BTC/USDT:5m`` is ``binance:BTC-USDT:5m``.
+
+        Raises
+        ------
+        InvalidInputError
+            If the text is not an exchange, a pair and a timeframe joined by ``:``.
+        """
+        parts = text.strip().split(":")
+        if len(parts) != 3:
+            raise InvalidInputError(
+                f"Series {text!r} is not valid: expected 'exchange:BASE-QUOTE:timeframe', such as "
+                "'binance:BTC-USDT:5m'."
+            )
+        return cls.of(*parts)
+
+    @classmethod
     def parse(cls, key: str) -> Self:
         """Read a partition key.
 
@@ -157,12 +174,7 @@ class SeriesKey:
         InvalidInputError
             If the text is not ``exchange:BASE-QUOTE:timeframe`` in exactly that spelling.
         """
-        parts = key.split(":")
-        if len(parts) != 3:
-            raise InvalidInputError(
-                f"Series {key!r} is not valid: expected 'exchange:BASE-QUOTE:timeframe', such as 'binance:BTC-USDT:5m'."
-            )
-        series = cls.of(*parts)
+        series = cls.read(key)
         if str(series) != key:
             raise InvalidInputError(f"Series {key!r} is not in its one spelling: expected {str(series)!r}.")
         return series

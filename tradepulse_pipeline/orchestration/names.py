@@ -12,6 +12,9 @@ DEFINITIONS: Final = ("tradepulse_pipeline.definitions", "defs")
 #: Run tag with the id of the training job that a run belongs to; a run without it is a training job of its own.
 TRAINING_JOB_TAG: Final = "tradepulse/training_job"
 
+#: Run tag with the failed run over several series that a run repeats for one of them.
+BATCH_TAG: Final = "tradepulse/batch"
+
 #: Dagster's own run tag with the partition that a run is for.
 PARTITION_TAG: Final = "dagster/partition"
 

@@ -46,6 +46,17 @@ def markets_of(context: dg.AssetExecutionContext) -> list[Market]:
     return [Market.parse_key(key) for key in context.partition_keys]
 
 
+def in_batches(asset: dg.AssetsDefinition, partitions_per_run: int) -> dg.AssetsDefinition:
+    """Return the asset as backfills make it: a run per series, or one for up to ``partitions_per_run`` of them.
+
+    All assets of a job have to agree. Batches are safe with one dimension of partitions only: Dagster's backfills of a
+    job over two dimensions make the first partition of a batch and call them all done.
+    """
+    if partitions_per_run == 1:
+        return asset
+    return asset.with_attributes(backfill_policy=dg.BackfillPolicy.multi_run(partitions_per_run))
+
+
 def joint_version(parts: Sequence[str]) -> dg.DataVersion:
     """Return the data version of a step from what identifies the data of each of its series."""
     return dg.DataVersion(parts[0] if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest())

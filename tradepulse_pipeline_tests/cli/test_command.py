@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tradepulse_pipeline_tests.cli.conftest import Run
 
-COMMANDS = [command.name for command in app.registered_commands]
+COMMANDS = [*(command.name for command in app.registered_commands), "markets"]
 
 
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
@@ -59,7 +59,7 @@ def test_every_setting_of_a_training_is_an_option_by_its_own_name_too(run: Run) 
     shown = run("train", "--help").stdout
     infrastructure = {
         "data_dir", "database_url", "artifacts_url", "exchange_url", "web_host", "web_port", "own_strategies",
-        "source_order",
+        "source_order", "markets", "listings", "partitions_per_run",
     }  # fmt: skip
     for name in Settings.model_fields.keys() - infrastructure:
         assert f"--{normalized(name)}" in shown

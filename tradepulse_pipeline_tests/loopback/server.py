@@ -152,6 +152,10 @@ class LoopbackExchange:
                 return 200, self._binance.time(now_ms)
             case "/api/v3/exchangeInfo":
                 return 200, self._binance.exchange_info(now_ms)
+            case "/api/v3/ticker/24hr":
+                return self._binance.tickers(query, now_ms)
+            case "/0/public/Ticker":
+                return 200, self._kraken.tickers(query, now_ms)
             case "/0/public/Time":
                 return 200, self._kraken.time(now_ms)
             case "/0/public/Assets":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tradepulse_pipeline.market.candles import PRICE_COLUMNS, Candles
-from tradepulse_pipeline.market.series import Market, SeriesKey
+from tradepulse_pipeline.market.series import MS_PER_DAY, Market, SeriesKey
 
 Query = Mapping[str, str]
 Series = Mapping[SeriesKey, Candles]
@@ -36,6 +37,29 @@ def rows_of(candles: Candles, now_ms: int) -> Rows:
         price = (open_ + close) / 2
         rows[-1] = [time, open_, max(open_, price), min(open_, price), price, volume / 2]
     return rows
+
+
+class Day(NamedTuple):
+    """What was traded of a market in the last 24 hours."""
+
+    price: float
+    volume: float
+    quote_volume: float
+
+    @property
+    def mean_price(self) -> float:
+        """Mean price, by volume."""
+        return self.quote_volume / self.volume if self.volume else self.price
+
+
+def day_of(series: Series, market: Market, now_ms: int) -> Day:
+    """Return the last day of a market by the candles of its shortest timeframe that have closed."""
+    key = min((key for key in series if key.market == market), key=lambda key: key.timeframe.minutes)
+    step = key.timeframe.milliseconds
+    closed = series[key].between(None, now_ms - step + 1)
+    day = closed.between(now_ms - MS_PER_DAY, None)
+    price = float(closed.close[-1]) if len(closed) else 0.0
+    return Day(price, float(day.volume.sum()), float((day.volume * day.close).sum()))
 
 
 class Binance:
@@ -76,6 +100,25 @@ class Binance:
                 for market in sorted({key.market for key in self._series})
             ],
         }
+
+    def tickers(self, query: Query, now_ms: int) -> tuple[int, object]:
+        """Answer to /ticker/24hr: status and reply."""
+        markets = {market.base + market.quote: market for market in sorted({key.market for key in self._series})}
+        wanted = json.loads(query["symbols"]) if "symbols" in query else list(markets)
+        if not set(wanted) <= set(markets):
+            return 400, {"code": -1121, "msg": "Invalid symbol."}
+        days = {symbol: day_of(self._series, markets[symbol], now_ms) for symbol in wanted}
+        return 200, [
+            {
+                "symbol": symbol,
+                "lastPrice": repr(day.price),
+                "volume": repr(day.volume),
+                "quoteVolume": repr(day.quote_volume),
+                "openTime": now_ms - MS_PER_DAY,
+                "closeTime": now_ms,
+            }
+            for symbol, day in days.items()
+        ]
 
     def klines(self, query: Query, now_ms: int) -> tuple[int, object, Rows]:
         """Answer to /klines: status, the reply and the list in it that holds the rows."""
@@ -148,6 +191,30 @@ class Kraken:
                     "status": "online",
                 }
                 for market in sorted({key.market for key in self._series})
+            }
+        )
+
+    def tickers(self, query: Query, now_ms: int) -> object:
+        """Answer to /Ticker: last price, and volume and mean price of today and of 24 hours."""
+        markets = {kraken_id(market): market for market in sorted({key.market for key in self._series})}
+        wanted = query["pair"].split(",") if "pair" in query else list(markets)
+        if not set(wanted) <= set(markets):
+            return {"error": ["EQuery:Unknown asset pair"]}
+        days = {name: day_of(self._series, markets[name], now_ms) for name in wanted}
+        return _kraken(
+            {
+                name: {
+                    "a": [repr(day.price), "1", "1.000"],
+                    "b": [repr(day.price), "1", "1.000"],
+                    "c": [repr(day.price), "0.1"],
+                    "v": [repr(day.volume), repr(day.volume)],
+                    "p": [repr(day.mean_price), repr(day.mean_price)],
+                    "t": [1, 1],
+                    "l": [repr(day.price), repr(day.price)],
+                    "h": [repr(day.price), repr(day.price)],
+                    "o": repr(day.price),
+                }
+                for name, day in days.items()
             }
         )
 

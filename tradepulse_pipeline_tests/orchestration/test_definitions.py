@@ -95,9 +95,22 @@ def test_the_jobs_and_what_they_make():
     assert all(job.executor_def.name == "in_process" for job in jobs.values())
 
 
-def test_the_sensors_watch_from_the_start():
+def test_the_sensors_watch_from_the_start_but_for_those_that_cost():
     sensors = {sensor.name: sensor.default_status for sensor in defs.get_repository_def().sensor_defs}
-    assert sensors == dict.fromkeys(("failed_trainings", "cancelled_trainings"), dg.DefaultSensorStatus.RUNNING)
+    running = ("failed_trainings", "cancelled_trainings", "failed_batches", "declared_markets")
+    assert sensors == {
+        **dict.fromkeys(running, dg.DefaultSensorStatus.RUNNING),
+        "new_listings": dg.DefaultSensorStatus.STOPPED,
+    }
+
+
+def test_backfills_take_a_run_per_series_unless_a_setting_says_otherwise():
+    batches = definitions.build_definitions([get_strategy("LIQUIDITY_SWEEP_V3")], partitions_per_run=6)
+    for made, expected in ((defs, None), (batches, dg.BackfillPolicy.multi_run(6))):
+        graph = made.get_repository_def().asset_graph
+        policies = {key.path[-1]: graph.get(key).backfill_policy for key in graph.get_all_asset_keys()}
+        assert policies.pop("recordings") is None
+        assert set(policies.values()) == {expected}
 
 
 def test_the_schedule_rests_until_it_is_switched_on():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -300,15 +302,49 @@ class ExchangeSource:
 
     def symbol_of(self, series: SeriesKey, patience: Patience) -> str:
         """Return ccxt's name of the pair, if it is traded."""
-        markets = self.ask("its markets", self.client.load_markets, patience)
-        spot = {symbol: market for symbol, market in markets.items() if market.get("spot")}
-        traded = sorted(symbol for symbol, market in spot.items() if market.get("active") is not False)
+        spot = self._spot_markets(patience)
+        traded = sorted(symbol for symbol, is_traded in spot.items() if is_traded)
         if series.pair in traded:
             return series.pair
         unknown = one_of("pair", series.pair, traded, where=self.name)
         if series.pair in spot:
             raise InvalidInputError(f"{self.name} no longer trades {series.pair}. {unknown}")
         raise unknown
+
+    def traded_pairs(self) -> list[str]:
+        """Return the spot pairs that are traded, as ccxt names them: ``BTC/USDT``.
+
+        Raises
+        ------
+        SourceError
+            If the exchange cannot be reached, or fails.
+        """
+        return sorted(symbol for symbol, is_traded in self._spot_markets(self.patience).items() if is_traded)
+
+    def day_volumes(self, pairs: Sequence[str]) -> dict[str, float | None]:
+        """Return what was traded of each pair in the last 24 hours, in quote currency; None where it is not told.
+
+        Raises
+        ------
+        SourceError
+            If the exchange cannot be reached, or fails.
+        """
+        if not pairs:
+            return {}
+        client = self.client
+        if client.has["fetchTickers"]:
+            tickers = self.ask("volumes", lambda: client.fetch_tickers(list(pairs)), self.patience)
+        else:
+            tickers = {
+                pair: self.ask(f"the volume of {pair}", partial(client.fetch_ticker, pair), self.patience)
+                for pair in pairs
+            }
+        return {pair: _day_volume(tickers.get(pair, {})) for pair in pairs}
+
+    def _spot_markets(self, patience: Patience) -> dict[str, bool]:
+        """Return ccxt's names of all spot pairs, and whether each is traded."""
+        markets = self.ask("its markets", self.client.load_markets, patience)
+        return {name: market.get("active") is not False for name, market in markets.items() if market.get("spot")}
 
     def now_ms(self, patience: Patience) -> int:
         """The exchange's clock; ours where the exchange does not tell the time."""
@@ -388,6 +424,14 @@ def _at(base_url: str, addresses: Any) -> Any:
         return {key: _at(base_url, address) for key, address in addresses.items()}
     base, address = urlsplit(base_url), urlsplit(addresses)
     return urlunsplit((base.scheme, base.netloc, address.path, address.query, ""))
+
+
+def _day_volume(ticker: Mapping[str, Any]) -> float | None:
+    """Return a ticker's volume in quote currency, reckoned from that in base currency where it has no other."""
+    volume, price = ticker.get("quoteVolume"), ticker.get("vwap") or ticker.get("last")
+    if volume is None and ticker.get("baseVolume") is not None and price is not None:
+        volume = ticker["baseVolume"] * price
+    return None if volume is None or not math.isfinite(volume) else float(volume)
 
 
 def holds_rows(reply: Any) -> bool:

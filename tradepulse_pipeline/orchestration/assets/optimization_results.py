@@ -15,10 +15,10 @@ from tradepulse_pipeline.market.candles import Candles
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.optimizers.genetic import initial_combinations
 from tradepulse_pipeline.optimizers.objective import OBJECTIVE_METRICS
-from tradepulse_pipeline.orchestration.artifacts import ArtifactStore
+from tradepulse_pipeline.orchestration.artifacts import ArtifactError, ArtifactStore
 from tradepulse_pipeline.orchestration.assets.indicators import indicators
 from tradepulse_pipeline.orchestration.failures import told_plainly
-from tradepulse_pipeline.orchestration.names import branch_name, code_version
+from tradepulse_pipeline.orchestration.names import BATCH_TAG, branch_name, code_version
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
 from tradepulse_pipeline.orchestration.presentation import (
     METRICS_SHOWN,
@@ -35,8 +35,10 @@ from tradepulse_pipeline.orchestration.presentation import (
 from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource, SettingsResource
 from tradepulse_pipeline.orchestration.tables import (
     OPTIMIZATION_RESULTS,
+    StoredTrials,
     branch_key,
     read_frame,
+    read_search,
     search_version,
     trial_files,
     write_search,
@@ -109,15 +111,22 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
                 forecast = forecast_trades(frame, searched, training)
                 if not forecast.can_be_proved:
                     context.log.warning(f"{series}: {forecast.verdict}")
-                with trial_files(
-                    store, series, searched, training, stored.fingerprint, on_warning=context.log.warning
-                ) as files:
-                    found = search_windows(frame, searched, training, reporter(context, db, job_id, series), files)
-                    folder = files.finish()
-                    if files.n_recalled:
-                        context.log.info(f"{series}: went on from {files.n_recalled:,} trials of an unfinished search.")
-                    write_search(store, series, strategy, found, folder, training, stored.fingerprint)
-                    files.remove_finished()
+                kept = _kept_by_batch(context.run, store, series, strategy, training, stored.fingerprint)
+                if kept is not None:
+                    context.log.info(f"{series}: the batch that failed had finished this very search; it is kept.")
+                    found, folder = kept.found, kept.folder
+                else:
+                    with trial_files(
+                        store, series, searched, training, stored.fingerprint, on_warning=context.log.warning
+                    ) as files:
+                        found = search_windows(frame, searched, training, reporter(context, db, job_id, series), files)
+                        folder = files.finish()
+                        if files.n_recalled:
+                            context.log.info(
+                                f"{series}: went on from {files.n_recalled:,} trials of an unfinished search."
+                            )
+                        write_search(store, series, strategy, found, folder, training, stored.fingerprint)
+                        files.remove_finished()
                 versions += search_version(strategy, stored.fingerprint, training, found)
                 training_jobs.report_progress(
                     db,
@@ -141,6 +150,27 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
         return dg.MaterializeResult(data_version=joint_version(versions))
 
     return optimization_results
+
+
+def _kept_by_batch(
+    run: dg.DagsterRun,
+    store: ArtifactStore,
+    series: SeriesKey,
+    strategy: Strategy,
+    training: TrainingSettings,
+    fingerprint: str,
+) -> StoredTrials | None:
+    """Return the search that a failed batch has finished, for the run that repeats it for one series.
+
+    None if it was made on other candles, with other settings or by other code, or had run out of time.
+    """
+    if BATCH_TAG not in run.tags:
+        return None
+    try:
+        stored = read_search(store, series, strategy, fingerprint)
+    except ArtifactError:
+        return None
+    return stored if stored.training == training and stored.found.is_complete else None
 
 
 def _with_earlier(
