@@ -15,6 +15,10 @@ from typing import Final
 class TradePulseError(Exception):
     """Root of every error that TradePulse raises on purpose."""
 
+    #: Whether the same work may succeed a little later, with nothing mended by anybody. Errors that pass one on (raised
+    #: ``from`` it) need not say so again.
+    may_pass = False
+
 
 class InvalidInputError(TradePulseError, ValueError):
     """A value that a person or a program gave is not allowed; the message lists what is."""

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -39,6 +39,12 @@ SETTINGS_FILE: Final = "tradepulse.toml"
 #: Variables that start like a setting and are none: read by the command line and the tests.
 OTHER_VARIABLES: Final = ("TRADEPULSE_DEBUG", "TRADEPULSE_TEST_DATA")
 
+#: Settings that are secrets: a file is read by others, copied and committed.
+FROM_ENVIRONMENT_ONLY: Final = ("alerts_webhook", "alerts_smtp_password")
+
+#: Lists that may be empty.
+_MAY_BE_EMPTY: Final = ("further_objectives", "alerts_email")
+
 SOURCES: Final = (*CANDLE_ORIGINS, SIMULATED_EXCHANGE)
 
 _ACCOUNT: Final = AccountSettings()
@@ -52,6 +58,7 @@ Names = Annotated[tuple[str, ...], NoDecode]
 Files = Annotated[tuple[Path, ...], NoDecode]
 Values = Annotated[dict[str, float], NoDecode]
 Order = Annotated[dict[str, tuple[str, ...]], NoDecode]
+Texts = Annotated[dict[str, str], NoDecode]
 T = TypeVar("T")
 
 
@@ -68,7 +75,8 @@ class Settings(BaseSettings):
     """Every setting by its flat name; what is not given has the default of the domain class that it configures.
 
     The environment spells a name in capitals after ``TRADEPULSE_``: ``fee_rate`` is ``TRADEPULSE_FEE_RATE``. Lists are
-    written with commas there: ``TRADEPULSE_PAIRS=BTC/USDT,ETH/USDT``; values by name with ``=`` as well.
+    written with commas there: ``TRADEPULSE_PAIRS=BTC/USDT,ETH/USDT``; values by name with ``=`` as well. Schedules,
+    which may hold commas, are parted by semicolons.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
@@ -79,6 +87,21 @@ class Settings(BaseSettings):
     exchange_url: str | None = Field(None, description="Base URL that replaces the exchanges' own.")
     web_host: str = Field("127.0.0.1", description="Address that the web UI listens on.")
     web_port: int = Field(3000, ge=0, le=65_535, description="Port that the web UI listens on; 0 takes a free one.")
+    web_url: str = Field("", description="Address of the web UI for links in alerts; empty: no links.")
+    keep_runs_days: int = Field(
+        90, ge=0, le=36_500, description="Days that finished runs and what they printed are kept; 0: for ever."
+    )
+    alerts_log: str = Field("", description="File of alerts; empty: logs/alerts.log in the data folder.")
+    alerts_webhook: SecretStr | None = Field(None, description="URL that alerts are posted to; environment only.")
+    alerts_email: Names = Field((), description="Addresses that alerts are mailed to.")
+    alerts_email_from: str = Field("tradepulse@localhost", description="Address that alerts are mailed from.")
+    alerts_smtp_host: str = Field("", description="Mail server that takes alerts.")
+    alerts_smtp_port: int = Field(587, ge=1, le=65_535, description="Port of the mail server.")
+    alerts_smtp_security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="How the connection to the mail server is encrypted."
+    )
+    alerts_smtp_user: str = Field("", description="User at the mail server; empty: no login.")
+    alerts_smtp_password: SecretStr | None = Field(None, description="Password there; environment only.")
     own_strategies: Files = Field((), description="Python files with strategies of your own, relative to the project.")
 
     strategies: Names = Field(("LIQUIDITY_SWEEP_V3",), description="Strategies to train.")
@@ -138,6 +161,13 @@ class Settings(BaseSettings):
 
     filters: Values = Field({}, description="Optional filters of the strategy to switch on, each with its value.")
 
+    retraining_schedule: Texts = Field(
+        {}, description="When strategies are trained again, by name, as cron expressions in UTC; none: each week."
+    )
+    max_age_days: int = Field(
+        90, ge=0, le=36_500, description="Days after which a configuration is trained again; 0: never."
+    )
+
     side: Side = Field(_TRAINING.side, description="Which side is traded.")
     fee_rate: float = Field(_ACCOUNT.fee_rate, description="Fee on entry and on exit, fraction of the notional.")
     slippage: float = Field(_ACCOUNT.slippage, description="Slippage of market and stop orders, fraction of price.")
@@ -161,14 +191,14 @@ class Settings(BaseSettings):
         """Take values from the caller alone: ``load_settings`` joins the sources, to know where each came from."""
         return (init_settings,)
 
-    @field_validator("strategies", "exchanges", "pairs", "timeframes", "further_objectives", mode="before")
+    @field_validator("strategies", "exchanges", "pairs", "timeframes", *_MAY_BE_EMPTY, mode="before")
     @classmethod
     def _names(cls, value: object, info: ValidationInfo) -> object:
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
             return value
         names = tuple(dict.fromkeys(name.strip() for part in parts for name in part.split(",") if name.strip()))
-        if not names and info.field_name != "further_objectives":
+        if not names and info.field_name not in _MAY_BE_EMPTY:
             raise ValueError("Expected at least one name")
         return names
 
@@ -233,6 +263,16 @@ class Settings(BaseSettings):
             raise ValueError("Expected MARKET=SOURCE+SOURCE, as in kraken=kraken+kraken.trades")
         pairs = (part.partition("=") for part in parts)
         return {name.strip(): [source.strip() for source in sources.split("+")] for name, _, sources in pairs}
+
+    @field_validator("retraining_schedule", mode="before")
+    @classmethod
+    def _texts(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        parts = [part.partition("=") for part in value.split(";") if part.strip()]
+        if not all(equals for _, equals, _ in parts):
+            raise ValueError("Expected NAME=CRON;NAME=CRON, as in LIQUIDITY_SWEEP_V3=0 3 * * 6")
+        return {name.strip(): text.strip() for name, _, text in parts}
 
     @property
     def project_dir(self) -> Path:
@@ -359,6 +399,7 @@ def load_settings(**options: object) -> Settings:
     located = settings.model_copy(
         update={
             "data_dir": data_dir,
+            "alerts_log": str(project / Path(settings.alerts_log or data_dir / "logs" / "alerts.log").expanduser()),
             "own_strategies": tuple(project / path.expanduser() for path in settings.own_strategies),
             "artifacts_url": artifacts if "://" in artifacts else str(project / Path(artifacts).expanduser()),
         }
@@ -382,6 +423,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     for name in values:
         if name not in Settings.model_fields:
             raise one_of("setting", name, Settings.model_fields, where=str(path))
+        if name in FROM_ENVIRONMENT_ONLY:
+            raise InvalidInputError(f"{path}: {name} is a secret. Take it out, and set {variable(name)} instead.")
     return values
 
 
@@ -390,6 +433,7 @@ def _explained(problem: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     place = ".".join(str(part) for part in problem["loc"] if isinstance(part, str))
     if name not in Settings.model_fields:
         return str(one_of("setting", name, Settings.model_fields))
-    found = "a value that is not shown" if name == "database_url" else repr(problem["input"])
+    is_secret = name in (*FROM_ENVIRONMENT_ONLY, "database_url")
+    found = "a value that is not shown" if is_secret else repr(problem["input"])
     said = problem["msg"].removeprefix("Value error, ").removesuffix(".")
     return f"{place}: found {found} from {origins[name]}. {said}."

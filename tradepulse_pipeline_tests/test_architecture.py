@@ -21,11 +21,12 @@ LAYERS = (
     {"backtest"},
     {"optimizers"},
     {"validation"},
+    {"monitoring"},
     {"configurations", "database"},
     {"settings"},
     {"orchestration", "cli", "definitions"},
 )
-DOMAIN = ("market", "indicators", "strategies", "backtest", "optimizers", "validation", "configurations")
+DOMAIN = ("market", "indicators", "strategies", "backtest", "optimizers", "validation", "monitoring", "configurations")
 
 
 def _layer(name: str) -> int:

@@ -128,6 +128,22 @@ def test_rules_for_new_listings_are_a_table_or_a_variable(project: Path, monkeyp
         load_settings()
 
 
+def test_schedules_are_parted_by_semicolons_or_a_table_of_toml(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "tradepulse.toml").write_text('retraining_schedule = {S = "0 3 * * 6"}\n')
+    assert load_settings().retraining_schedule == {"S": "0 3 * * 6"}
+    monkeypatch.setenv("TRADEPULSE_RETRAINING_SCHEDULE", "S=0 3 * * 1,4; T = 5 4 * * 0;")
+    assert load_settings().retraining_schedule == {"S": "0 3 * * 1,4", "T": "5 4 * * 0"}
+    monkeypatch.setenv("TRADEPULSE_RETRAINING_SCHEDULE", "0 3 * * 6")
+    with pytest.raises(InvalidInputError, match=r"retraining_schedule: found '0 3 .*NAME=CRON;NAME=CRON"):
+        load_settings()
+
+
+@pytest.mark.parametrize("days", [-1, 36_501, "old"])
+def test_an_age_that_cannot_be_is_refused(days: object) -> None:
+    with pytest.raises(InvalidInputError, match=f"max_age_days: found {days!r}"):
+        load_settings(max_age_days=days)
+
+
 def test_an_empty_variable_counts_as_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRADEPULSE_DATABASE_URL", "")
     assert load_settings().database_url is None

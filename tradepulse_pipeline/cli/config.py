@@ -11,7 +11,15 @@ from pydantic import SecretStr
 from tradepulse_pipeline.cli.console import print_json, stdout, table, warn
 from tradepulse_pipeline.cli.options import AsJson
 from tradepulse_pipeline.errors import one_of
-from tradepulse_pipeline.settings import ENV_PREFIX, OTHER_VARIABLES, SETTINGS_FILE, Settings, load_settings, variable
+from tradepulse_pipeline.settings import (
+    ENV_PREFIX,
+    FROM_ENVIRONMENT_ONLY,
+    OTHER_VARIABLES,
+    SETTINGS_FILE,
+    Settings,
+    load_settings,
+    variable,
+)
 
 #: A narrower page has no room for what the settings mean; the help of 'tradepulse train' tells it too.
 _WIDTH_WITH_MEANING: Final = 100
@@ -47,6 +55,8 @@ def config(as_json: AsJson = False) -> None:
 
 def _value(settings: Settings, name: str) -> Any:
     value = getattr(settings, name)
+    if name in FROM_ENVIRONMENT_ONLY:
+        return value and "***"
     if isinstance(value, SecretStr):
         from tradepulse_pipeline.database.connection import redacted
 

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from tradepulse_pipeline.cli.backtest import backtest
+from tradepulse_pipeline.cli.breakers import breakers
 from tradepulse_pipeline.cli.check import check
 from tradepulse_pipeline.cli.config import config
 from tradepulse_pipeline.cli.console import EXIT_FAILED, EXIT_WRONG_INPUT, complain, say
@@ -17,6 +18,7 @@ from tradepulse_pipeline.cli.fetch import fetch
 from tradepulse_pipeline.cli.import_candles import import_candles
 from tradepulse_pipeline.cli.jobs import jobs
 from tradepulse_pipeline.cli.markets import add_series, list_followed, markets, remove_series
+from tradepulse_pipeline.cli.monitor import monitor
 from tradepulse_pipeline.cli.options import normalized
 from tradepulse_pipeline.cli.quality import quality
 from tradepulse_pipeline.cli.quarantine import add, dismiss_rows, keep_candles, list_rows, release_rows
@@ -92,6 +94,8 @@ for command, name, panel in (
     (replay, "replay", "Train"),
     (results, "results", "Look"),
     (show, "show", "Look"),
+    (monitor, "monitor", "Look"),
+    (breakers, "breakers", "Look"),
     (jobs, "jobs", "Look"),
     (quality, "quality", "Look"),
     (sources, "sources", "Look"),

@@ -97,7 +97,7 @@ class Database:
             with self._transaction() as connection:
                 yield connection
         except OperationalError as error:
-            raise self._failure(error) from error
+            raise self._failure(error, may_pass=_may_pass(error)) from error
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Return ``work(connection)``, run in one transaction and run again after faults that pass.
@@ -120,10 +120,9 @@ class Database:
                 with self._transaction() as connection:
                     return work(connection)
             except OperationalError as error:
-                state = error.sqlstate
-                passes = not isinstance(error, PoolTimeout) and (state is None or _TRANSIENT.fullmatch(state))
+                passes = not isinstance(error, PoolTimeout) and _may_pass(error)
                 if not passes or time.monotonic() + pause > deadline:
-                    raise self._failure(error) from error
+                    raise self._failure(error, may_pass=_may_pass(error)) from error
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter: writers that collided part ways)
             pause = min(2 * pause, 2.0)
 
@@ -169,12 +168,12 @@ class Database:
             except psycopg.OperationalError as error:
                 is_away = PGconn.ping(conninfo.encode()) in (Ping.REJECT, Ping.NO_RESPONSE)
                 if not is_away or time.monotonic() > deadline:
-                    raise self._failure(error) from error
+                    raise self._failure(error, may_pass=is_away) from error
                 time.sleep(0.1)
             else:
                 return
 
-    def _failure(self, error: psycopg.OperationalError) -> DatabaseError:
+    def _failure(self, error: psycopg.OperationalError, *, may_pass: bool) -> DatabaseError:
         from psycopg import errors
 
         name = redacted(self.url)
@@ -183,10 +182,12 @@ class Database:
                 f"The database {name} has no room left: {_plain(error, self.url)}. What was committed is intact. "
                 "Free disk space and start the command again."
             )
-        return DatabaseError(
+        failure = DatabaseError(
             f"Cannot use the database {name}: {_plain(error, self.url)}. Start that server or correct "
             "TRADEPULSE_DATABASE_URL; without that setting the embedded server is used."
         )
+        failure.may_pass = may_pass
+        return failure
 
 
 def redacted(url: str) -> str:
@@ -228,6 +229,11 @@ def jsonb(value: object, name: str) -> Jsonb:
 def storable_text(text: str) -> str:
     """Return ``text`` with what PostgreSQL refuses (U+0000, lone surrogates) replaced: for messages and raw input."""
     return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _may_pass(error: psycopg.OperationalError) -> bool:
+    """Return whether a fault of a connection that worked may pass: without a state, it was cut."""
+    return error.sqlstate is None or _TRANSIENT.fullmatch(error.sqlstate) is not None
 
 
 def _conninfo(url: str) -> str:

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 _TRAINED: Final = """
-    SELECT id, tested_p_value, lifecycle_stage, figures
+    SELECT id, tested_p_value, lifecycle_stage, figures, EXISTS (
+        SELECT FROM lifecycle_transitions AS moved
+        WHERE configuration_id = trained_configurations.id AND moved.figures ? 'through'
+    )
     FROM trained_configurations
     JOIN LATERAL (
-        SELECT figures FROM lifecycle_transitions WHERE configuration_id = trained_configurations.id
-        ORDER BY lifecycle_transitions.id DESC LIMIT 1
+        SELECT figures FROM lifecycle_transitions AS judged
+        WHERE configuration_id = trained_configurations.id AND NOT judged.figures ? 'through'
+        ORDER BY judged.id DESC LIMIT 1
     ) AS latest ON true
     WHERE training_job_id = %s ORDER BY id
 """
@@ -52,14 +56,14 @@ def correct_job(connection: Connection, job_id: UUID) -> int:
     trained = connection.execute(_TRAINED, (job_id,)).fetchall()
     row = connection.execute(_N_SERIES, (job_id,)).fetchone()
     assert row is not None
-    tested = [p_value for _, p_value, _, _ in trained]
+    tested = [p_value for _, p_value, *_ in trained]
     corrected = corrected_p_values([*tested, *[None] * (row[0] - len(trained))])
     n_changed = 0
-    for (configuration_id, _, former, figures), own, bonferroni in zip(
+    for (configuration_id, _, former, figures, is_monitored), own, bonferroni in zip(
         trained, corrected.benjamini_hochberg, corrected.bonferroni, strict=False
     ):
         decision = classify(_evidence(figures, own))
-        stage = former if former == "DECAY" else decision.stage
+        stage = former if is_monitored or former == "DECAY" else decision.stage
         values = {"id": configuration_id, "corrected": own, "bonferroni": bonferroni, "stage": stage, "former": former}
         connection.execute(_CORRECT, values)
         if stage != former:

@@ -6,7 +6,7 @@ belongs to the run that claimed it last: what an earlier run still has to say ab
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -167,28 +167,50 @@ def create(
     InvalidInputError
         If there are no series, or ``config`` is not plain JSON.
     """
-    covered = list(series)
-    if not covered:
-        raise InvalidInputError("A training job needs at least one series, found none.")
     identity = job_id or uuid4()
+    covered = list(series)
+    database.run(
+        lambda connection: insert(
+            connection,
+            job_id=identity,
+            strategy_name=strategy_name,
+            config=config,
+            series=covered,
+            seed=seed,
+            code_version=code_version,
+            user_id=user_id,
+        )
+    )
+    return identity
+
+
+def insert(
+    connection: Connection,
+    *,
+    job_id: UUID,
+    strategy_name: str,
+    config: Mapping[str, Any],
+    series: Sequence[SeriesKey],
+    seed: int,
+    code_version: str,
+    user_id: str,
+) -> None:
+    """Create a job as ``create`` does, in the caller's transaction."""
+    if not series:
+        raise InvalidInputError("A training job needs at least one series, found none.")
     values = {
-        "id": identity,
+        "id": job_id,
         "user_id": storable_text(user_id)[:_USER_ID_LENGTH],
         "strategy_name": strategy_name,
         "config": jsonb(config, "The training configuration"),
         "seed": seed,
         "code_version": code_version,
     }
-
-    def insert(connection: Connection) -> None:
-        connection.execute(_INSERT_JOB, values)
-        _lock(connection, identity)
-        for key in covered:
-            connection.execute(_INSERT_SERIES, {**_names(identity, key), "strategy_name": strategy_name})
-        connection.execute(_SUM_UP, {"job_id": identity})
-
-    database.run(insert)
-    return identity
+    connection.execute(_INSERT_JOB, values)
+    _lock(connection, job_id)
+    for key in series:
+        connection.execute(_INSERT_SERIES, {**_names(job_id, key), "strategy_name": strategy_name})
+    connection.execute(_SUM_UP, {"job_id": job_id})
 
 
 def start_series(database: Database, job_id: UUID, series: SeriesKey, *, run_id: str) -> None:

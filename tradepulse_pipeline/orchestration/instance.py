@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
+from dagster._config import Field
 from dagster._config.config_schema import UserConfigSchema
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
@@ -26,19 +27,31 @@ class TradePulseStorage(DagsterPostgresStorage):
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:
-        """Nothing is configured in ``dagster.yaml``."""
-        return {}
+        """``dagster.yaml`` says how many runs each pool lets in; Dagster's own section knows one limit for all."""
+        return {"pool_limits": Field({str: int}, is_required=False, default_value={})}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
-        """Connect, with the schema made where it is missing."""
+        """Connect, with the schema made where it is missing, and set the limits of pools."""
         settings = load_settings()
         url = database_url(
             settings.data_dir, settings.database_url.get_secret_value() if settings.database_url else None
         )
         with Database(url) as database:
             ensure_schemas(database)
-        return cls(sqlalchemy_url(url, DAGSTER_SCHEMA), inst_data=inst_data)
+        storage = cls(sqlalchemy_url(url, DAGSTER_SCHEMA), inst_data=inst_data)
+        storage._limit_pools(config_value.get("pool_limits", {}))
+        return storage
+
+    def _limit_pools(self, limits: Mapping[str, int]) -> None:
+        """Set the limits that differ: what was changed on the page *Concurrency* holds until the next start."""
+        if not limits:
+            return
+        events = self.event_log_storage
+        held = {pool.name: pool.limit for pool in events.get_pool_limits() if not pool.from_default}
+        for name, limit in limits.items():
+            if held.get(name) != limit:
+                events.set_concurrency_slots(name, limit)
 
 
 class TradePulseArtifactStorage(LocalArtifactStorage):

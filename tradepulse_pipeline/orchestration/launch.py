@@ -22,7 +22,13 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 from tradepulse_pipeline.market.history import HistorySettings
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.orchestration.failures import first_error
-from tradepulse_pipeline.orchestration.names import DEFINITIONS, PARTITION_TAG, TRAINING_JOB_TAG, training_job_name
+from tradepulse_pipeline.orchestration.names import (
+    DEFINITIONS,
+    PARTITION_TAG,
+    RUN_RETRIES_TAG,
+    TRAINING_JOB_TAG,
+    training_job_name,
+)
 from tradepulse_pipeline.orchestration.partitions import SERIES_DIMENSION
 from tradepulse_pipeline.orchestration.progress import listening
 from tradepulse_pipeline.orchestration.resources import DatabaseResource, SettingsResource
@@ -36,7 +42,7 @@ from tradepulse_pipeline.validation.training import TrainingSettings
 _QUIET_CONSOLE: Final = {"console": {"config": {"log_level": "CRITICAL"}}}
 
 #: Whoever waits for the run at the terminal sees that it failed; nobody waits for a second one.
-_NO_RETRIES: Final = {"dagster/max_retries": "0"}
+_NO_RETRIES: Final = {RUN_RETRIES_TAG: "0"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import dagster as dg
 
+from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.series import Market, SeriesKey
 from tradepulse_pipeline.orchestration.names import SIMULATED_TAG
 
@@ -33,6 +35,15 @@ def series_of(context: dg.AssetExecutionContext) -> list[SeriesKey]:
     if any(one.market.is_simulated for one in series) and SIMULATED_TAG not in context.run.tags:
         context.instance.add_run_tags(context.run.run_id, {SIMULATED_TAG: "true"})
     return series
+
+
+def known_series(instance: dg.DagsterInstance) -> list[SeriesKey]:
+    """Return the series that there are partitions of; keys that are none, which Dagster takes as well, are left out."""
+    found = []
+    for key in instance.get_dynamic_partitions(SERIES_DIMENSION):
+        with suppress(InvalidInputError):
+            found.append(SeriesKey.parse(key))
+    return found
 
 
 def markets_of(context: dg.AssetExecutionContext) -> list[Market]:

@@ -5,17 +5,21 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import dagster as dg
-from pydantic import Field
+from dagster._config import EvaluateValueResult
+from dagster._config.pythonic_config.resource import ConfigurableResourceFactoryResourceDefinition
+from dagster._utils.cached_method import cached_method
+from pydantic import Field, create_model
 
 from tradepulse_pipeline.backtest.settings import AccountSettings
 from tradepulse_pipeline.database.connection import Database
 from tradepulse_pipeline.database.migrations import migrate
 from tradepulse_pipeline.database.server import database_url
-from tradepulse_pipeline.errors import InvalidInputError
+from tradepulse_pipeline.errors import InvalidInputError, one_of
 from tradepulse_pipeline.market.history import CandleOrigin, HistorySettings
+from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings
 from tradepulse_pipeline.optimizers.settings import (
     DEFAULT_BUDGETS,
     OBJECTIVES,
@@ -25,8 +29,11 @@ from tradepulse_pipeline.optimizers.settings import (
     Selection,
 )
 from tradepulse_pipeline.orchestration.artifacts import ArtifactStore
+from tradepulse_pipeline.orchestration.names import branch_name
 from tradepulse_pipeline.settings import load_settings
+from tradepulse_pipeline.strategies.base import Strategy
 from tradepulse_pipeline.strategies.decisions import Side
+from tradepulse_pipeline.strategies.registry import get_strategy, strategy_names
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.windows import Scheme, WindowSettings
 
@@ -39,11 +46,30 @@ _WINDOWS: Final = WindowSettings()
 _ZERO_IS_NONE: Final = ("budget", "step_days")
 
 
+class _CheckedSettings(ConfigurableResourceFactoryResourceDefinition):
+    """The definition of ``SettingsResource``, which refuses values when Dagster resolves the configuration of a run.
+
+    It does so to plan a run, before there is one: a wrong value is refused when *Launch run* is pressed. Bounds of
+    pydantic would be looked at when the run starts: without a word about the field on its page, and retried in vain.
+    """
+
+    def apply_config_mapping(self, config: Any) -> EvaluateValueResult[Any]:
+        """Return the configuration as it is.
+
+        Raises
+        ------
+        InvalidInputError
+            If a value is out of range or contradicts another; the web UI shows the sentence.
+        """
+        self.configurable_resource_cls(**config.get("config", {})).check()
+        return super().apply_config_mapping(config)
+
+
 class SettingsResource(dg.ConfigurableResource[None]):
     """What is asked of a training. Rates and fractions are fractions: 0.01 is one per cent."""
 
-    # Ranges are described here and checked by the domain, inside a step. Bounds of pydantic would fail the run before
-    # its first step: without a word about the field on its page, and retried in vain.
+    #: Those that the settings are for; none: any.
+    strategies: ClassVar[tuple[Strategy, ...]] = ()
 
     source: CandleOrigin = Field(
         default=_HISTORY.source,
@@ -163,6 +189,65 @@ class SettingsResource(dg.ConfigurableResource[None]):
         default=_ACCOUNT.max_holding_bars, description="Longest position in candles; 0: as the strategy says."
     )
 
+    @cached_method
+    def get_resource_definition(self) -> ConfigurableResourceFactoryResourceDefinition:
+        """Return the definition that checks values; Dagster asks for it once."""
+        plain = super().get_resource_definition()
+        return _CheckedSettings(
+            configurable_resource_cls=type(self),
+            resource_fn=plain.resource_fn,
+            config_schema=plain.config_schema,
+            description=plain.description,
+            nested_resources={},
+            nested_partial_resources={},
+        )
+
+    @classmethod
+    def for_strategy(cls, strategy: Strategy, **defaults: object) -> Self:
+        """Return the settings of jobs that train ``strategy``: they say which filters it has, and take no others.
+
+        ``defaults`` take the place of the class's own. They are defaults of a class again: to values that an instance
+        is built with, Dagster does not hold where a run is given some of its settings only.
+        """
+        described = {"filters": f"{cls.model_fields['filters'].description} {_filters_of(strategy)}"}
+        shown: dict[str, Any] = {}
+        for name in {**defaults, **described}:
+            plain = cls.model_fields[name]
+            default = defaults.get(name, plain.default)
+            shown[name] = (plain.annotation, Field(default=default, description=described.get(name, plain.description)))
+        made = create_model(f"SettingsOf{branch_name(strategy)}", __base__=cls, __doc__=cls.__doc__, **shown)
+        made.strategies = (strategy,)
+        return made()
+
+    def check(self) -> None:
+        """Refuse what no training can be asked for.
+
+        Raises
+        ------
+        InvalidInputError
+            If a value is out of range, contradicts another, or names a filter that the strategy does not have.
+        """
+        self.training()
+        history = self.history()
+        if history.start_ms is not None and history.end_ms is not None and history.start_ms >= history.end_ms:
+            raise InvalidInputError(f"end: found {self.end!r}, expected a time after start ({self.start!r}).")
+        try:
+            SimulatedMarketSettings(edge=self.simulated_edge)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"simulated_edge: {error}") from None
+        if self.filters:
+            self._check_filters()
+
+    def _check_filters(self) -> None:
+        """Refuse filters that no strategy takes; which one is meant is not known outside the jobs of strategies."""
+        strategies = self.strategies or [get_strategy(name) for name in strategy_names()]
+        able = [strategy for strategy in strategies if set(self.filters) <= set(strategy.defaults)]
+        if not able:
+            known = sorted({name for strategy in strategies for name in strategy.defaults})
+            raise one_of("filter", next(name for name in self.filters if name not in known), known, where="filters")
+        for strategy in able[:1]:
+            strategy.with_filters(self.filters)
+
     @classmethod
     def of(cls, training: TrainingSettings, history: HistorySettings, *, simulated_edge: float = 0.0) -> Self:
         """Return the resource that holds these settings."""
@@ -256,6 +341,12 @@ def _migrated(data_dir: Path, url: str | None) -> Database:
     database = Database(database_url(data_dir, url))
     migrate(database)
     return database
+
+
+def _filters_of(strategy: Strategy) -> str:
+    filters = [parameter for parameter in strategy.parameters if parameter.name in strategy.defaults]
+    listed = "; ".join(f"`{p.name}` ({p.unit}): {p.minimum:g} to {p.maximum:g}" for p in filters)
+    return f"{strategy.name} has {listed or 'none'}."
 
 
 def _iso(milliseconds: int | None) -> str:

@@ -29,6 +29,7 @@ INDICATORS: Final = "indicators"
 OPTIMIZATION_RESULTS: Final = "optimization_results"
 WALK_FORWARD_VALIDATION: Final = "walk_forward_validation"
 TRAINED_CONFIGURATIONS: Final = "trained_configurations"
+LIFECYCLE_MONITORING: Final = "lifecycle_monitoring"
 
 #: Type and meaning of the candles' columns in a Parquet file.
 CANDLE_COLUMNS: Final[Mapping[str, tuple[str, str]]] = {

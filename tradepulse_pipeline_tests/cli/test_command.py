@@ -59,7 +59,7 @@ def test_every_setting_of_a_training_is_an_option_by_its_own_name_too(run: Run) 
     shown = run("train", "--help").stdout
     infrastructure = {
         "data_dir", "database_url", "artifacts_url", "exchange_url", "web_host", "web_port", "own_strategies",
-        "source_order", "markets", "listings", "partitions_per_run",
+        "source_order", "markets", "listings", "partitions_per_run", "retraining_schedule", "max_age_days",
     }  # fmt: skip
     for name in Settings.model_fields.keys() - infrastructure:
         assert f"--{normalized(name)}" in shown
@@ -154,6 +154,15 @@ def test_config_shows_where_each_value_came_from_and_hides_secrets(run: Run, mon
     page = run("config")
     assert "environment TRADEPULSE_FEE_RATE" in " ".join(page.stdout.split())
     assert "hunter2" not in page.output
+
+
+def test_config_shows_settings_that_are_given_by_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADEPULSE_RETRAINING_SCHEDULE", "S=0 3 * * 6")
+    monkeypatch.setenv("TRADEPULSE_SOURCE_ORDER", "kraken=yahoo+kraken")
+    monkeypatch.setenv("TRADEPULSE_FILTERS", "x=0.6")
+    shown = " ".join(run("config").stdout.split())
+    for text in ("S=0 3 * * 6", "kraken=yahoo+kraken", "x=0.6"):
+        assert text in shown
 
 
 def test_config_refuses_a_value_that_is_not_allowed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

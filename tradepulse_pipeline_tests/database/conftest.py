@@ -23,6 +23,8 @@ TABLES = (
     "market_data_confirmed",
     "market_data_quarantine",
     "market_data_revisions",
+    "monitoring_reports",
+    "paper_trades",
     "request_turns",
     "searches",
     "source_deviations",

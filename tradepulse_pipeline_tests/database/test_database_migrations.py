@@ -45,6 +45,8 @@ def test_the_projects_migrations_make_the_tables_and_running_them_again_changes_
         "market_data_confirmed",
         "market_data_quarantine",
         "market_data_revisions",
+        "monitoring_reports",
+        "paper_trades",
         "request_turns",
         "schema_migrations",
         "searches",
@@ -77,7 +79,8 @@ def test_candles_and_decisions_from_before_the_quarantine_grew_are_kept(fresh: D
             '{}', '{}', '[]', '{}', 'f00', '2024-01-01Z', '2024-01-02Z', '1', 'e', '{}', 0, 'random', '{}', 1, 'r')
     """
     fresh.run(lambda connection: connection.execute(rows.encode()))
-    assert migrate(fresh) == ["007_stale_configurations.sql", "008_equities.sql", "009_evidence.sql"]
+    later = ["007_stale_configurations.sql", "008_equities.sql", "009_evidence.sql", "010_monitoring.sql"]
+    assert migrate(fresh) == later
     dismissed, waiting = quarantined(fresh, include_decided=True)
     assert (dismissed.decision, dismissed.decided_at) == ("dismissed", datetime(2024, 2, 1, tzinfo=UTC))
     assert dismissed.open_time_ms == 1_704_067_200_000

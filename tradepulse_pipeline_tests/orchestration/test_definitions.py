@@ -6,17 +6,21 @@ import importlib
 import subprocess
 import sys
 import tomllib
+from contextlib import nullcontext
 from dataclasses import fields, replace
 
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.system_config.objects import ResolvedRunConfig
 
 from tradepulse_pipeline import definitions
 from tradepulse_pipeline.backtest.settings import AccountSettings
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.history import HistorySettings
+from tradepulse_pipeline.market.series import TIMEFRAMES
 from tradepulse_pipeline.optimizers.settings import SearchSettings
+from tradepulse_pipeline.orchestration.launch import open_instance
 from tradepulse_pipeline.orchestration.names import DEFINITIONS, PARTITION_TAG
 from tradepulse_pipeline.orchestration.partitions import SERIES
 from tradepulse_pipeline.orchestration.resources import SettingsResource
@@ -49,6 +53,7 @@ def test_the_flow_of_assets():
         expected[f"{branch}/optimization_results"] = ["indicators"]
         expected[f"{branch}/walk_forward_validation"] = [f"{branch}/optimization_results"]
         expected[f"{branch}/trained_configurations"] = [f"{branch}/walk_forward_validation"]
+        expected[f"{branch}/lifecycle_monitoring"] = sorted(("market_data", f"{branch}/trained_configurations"))
     assert flow == expected
 
 
@@ -80,28 +85,14 @@ def test_the_jobs_and_what_they_make():
         for name, job in jobs.items()
         if not name.startswith("__")
     }
-    expected = {"update_market_data": ["market_data"], "record_live": ["recordings"]}
+    expected = {"update_market_data": ["market_data"], "record_live": ["recordings"], "prune_runs": []}
     for branch in BRANCHES:
-        expected[f"train_{branch}"] = sorted(
-            (
-                "market_data",
-                "indicators",
-                f"{branch}/optimization_results",
-                f"{branch}/walk_forward_validation",
-                f"{branch}/trained_configurations",
-            )
-        )
+        expected[f"monitor_{branch}"] = [f"{branch}/lifecycle_monitoring"]
+        flow = ("optimization_results", "walk_forward_validation", "trained_configurations")
+        for kind in ("train", "quick_look", "thorough", "fine_tune"):
+            expected[f"{kind}_{branch}"] = sorted(["market_data", "indicators", *(f"{branch}/{name}" for name in flow)])
     assert made == expected
     assert all(job.executor_def.name == "in_process" for job in jobs.values())
-
-
-def test_the_sensors_watch_from_the_start_but_for_those_that_cost():
-    sensors = {sensor.name: sensor.default_status for sensor in defs.get_repository_def().sensor_defs}
-    running = ("failed_trainings", "cancelled_trainings", "failed_batches", "declared_markets")
-    assert sensors == {
-        **dict.fromkeys(running, dg.DefaultSensorStatus.RUNNING),
-        "new_listings": dg.DefaultSensorStatus.STOPPED,
-    }
 
 
 def test_backfills_take_a_run_per_series_unless_a_setting_says_otherwise():
@@ -113,10 +104,114 @@ def test_backfills_take_a_run_per_series_unless_a_setting_says_otherwise():
         assert set(policies.values()) == {expected}
 
 
-def test_the_schedule_rests_until_it_is_switched_on():
-    (schedule,) = defs.get_repository_def().schedule_defs
-    assert (schedule.name, schedule.job_name) == ("keep_recording", "record_live")
-    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+def test_what_keeps_tables_true_watches_from_the_start_and_what_trains_rests():
+    sensors = {sensor.name: sensor.default_status for sensor in defs.get_repository_def().sensor_defs}
+    assert sensors == {
+        **dict.fromkeys(
+            (
+                "failed_trainings",
+                "cancelled_trainings",
+                "alert_failed_runs",
+                "alert_stage_changes",
+                "failed_batches",
+                "declared_markets",
+            ),
+            dg.DefaultSensorStatus.RUNNING,
+        ),
+        **dict.fromkeys(
+            (
+                "new_listings",
+                "retrain_decayed",
+                "retrain_restated",
+                "retrain_aged",
+                "retrain_challenged",
+                "follow_new_candles",
+            ),
+            dg.DefaultSensorStatus.STOPPED,
+        ),
+    }
+
+
+def test_schedules_that_cost_rest_until_they_are_switched_on():
+    schedules = {one.name: (one.job_name, one.default_status) for one in defs.get_repository_def().schedule_defs}
+    stopped = {
+        "keep_recording": "record_live",
+        **{f"update_candles_{timeframe}": "update_market_data" for timeframe in TIMEFRAMES},
+        **{f"retrain_{branch}": f"train_{branch}" for branch in BRANCHES},
+        **{f"monitor_{branch}_daily": f"monitor_{branch}" for branch in BRANCHES},
+    }
+    assert schedules == {
+        "prune_runs_nightly": ("prune_runs", dg.DefaultScheduleStatus.RUNNING),
+        **{name: (job, dg.DefaultScheduleStatus.STOPPED) for name, job in stopped.items()},
+    }
+
+
+def test_every_job_says_what_it_does_and_ends_in_time():
+    longest = yaml.safe_load((ROOT / "dagster.yaml").read_text())["run_monitoring"]["max_runtime_seconds"]
+    for job in defs.get_repository_def().get_all_jobs():
+        if not job.name.startswith("__"):
+            assert job.description, job.name
+            assert 0 < int(job.run_tags["dagster/max_runtime"]) <= longest, job.name
+
+
+def test_pools_hold_what_fetches_and_what_searches_and_are_limited():
+    graph = defs.get_repository_def().asset_graph
+    pools = {key.to_user_string(): graph.get(key).pools for key in graph.get_all_asset_keys()}
+    searches = {f"{branch}/optimization_results": {"search"} for branch in BRANCHES}
+    assert {name: pool for name, pool in pools.items() if pool} == {"market_data": {"exchange"}, **searches}
+    configured = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    limits = configured["storage"]["custom"]["config"]["pool_limits"]
+    assert set(limits) == {"exchange", "search"}
+    assert limits["search"] < limits["exchange"] < configured["concurrency"]["runs"]["max_concurrent_runs"]
+
+
+def test_limits_of_pools_are_those_of_the_project(database):
+    with open_instance() as instance:
+        storage = instance.event_log_storage
+        assert {pool.name: pool.limit for pool in storage.get_pool_limits()} == {"exchange": 3, "search": 2}
+        storage.set_concurrency_slots("search", 1)
+    with open_instance() as instance:
+        assert {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}["search"] == 2
+
+
+def test_a_preset_holds_where_a_run_is_given_some_settings_only():
+    job = defs.resolve_job_def("quick_look_liquidity_sweep_v3")
+    given = {"resources": {"settings": {"config": {"train_days": 60}}}}
+    settings = ResolvedRunConfig.build(job, given).resources["settings"].config
+    assert settings == {
+        **SettingsResource().to_run_config(), "method": "random", "budget": 1_000, "train_days": 60,
+    }  # fmt: skip
+
+
+def test_a_part_of_a_preset_has_its_settings():
+    """In the graph on a job's page, a part of its assets can be launched alone."""
+    job = defs.resolve_job_def("quick_look_liquidity_sweep_v3")
+    part = job.get_subset(asset_selection={dg.AssetKey("indicators")})
+    settings = ResolvedRunConfig.build(part, {}).resources["settings"].config
+    assert (settings["method"], settings["budget"]) == ("random", 1_000)
+
+
+def test_the_form_names_the_filters_of_the_strategy():
+    def described(branch):
+        settings = defs.resolve_job_def(f"train_{branch}").resource_defs["settings"]
+        return settings.configurable_resource_cls.model_fields["filters"].description
+
+    assert "`max_spread_tolerance` (bps, 0 is off): 0 to 10000" in described("liquidity_sweep_v3")
+    assert described("capitulation_reversal_v3").endswith("CAPITULATION_REVERSAL_V3 has none.")
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [
+        ("train_liquidity_sweep_v3", None),
+        ("train_supply_shock_v3", r"Unknown filter 'max_spread_tolerance' in filters. Allowed: none."),
+        ("update_market_data", None),
+    ],
+)
+def test_filters_are_those_of_the_strategy_that_a_job_trains(job, message):
+    given = {"resources": {"settings": {"config": {"filters": {"max_spread_tolerance": 20.0}}}}}
+    with pytest.raises(InvalidInputError, match=message) if message else nullcontext():
+        ResolvedRunConfig.build(defs.resolve_job_def(job), given)
 
 
 def test_the_code_location_has_one_name_everywhere():

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,14 @@ from uuid import UUID
 
 import psutil
 import pytest
+import yaml
 
 from tradepulse_pipeline.database import training_jobs
 from tradepulse_pipeline.database.configurations import list_configurations
 from tradepulse_pipeline.database.connection import Database
 from tradepulse_pipeline.database.migrations import migrate
 from tradepulse_pipeline.database.server import database_url
+from tradepulse_pipeline.orchestration.resources import SettingsResource
 from tradepulse_pipeline_tests.orchestration.conftest import ROOT, remove_data
 
 JOB = "train_liquidity_sweep_v3"
@@ -61,12 +64,15 @@ class WebServer:
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=30) as reply:
+        try:
+            with opener.open(request, timeout=30) as reply:
+                answer = json.load(reply)
+        except urllib.error.HTTPError as reply:  # with an error of the code location, whose answer is there as well
             answer = json.load(reply)
         assert "errors" not in answer, answer["errors"]
         return answer["data"]
 
-    def wait_for(self, what: str, done: Callable[[], object], seconds: float = 90.0) -> object:
+    def wait_for(self, what: str, done: Callable[[], object], seconds: float = 300.0) -> object:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -191,14 +197,53 @@ def test_a_training_that_is_terminated_in_the_web_ui_is_cancelled_in_the_databas
     assert list_configurations(stored, pair="END/USDT") == []
 
 
-def test_wrong_settings_are_refused_at_the_launch(server):
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"method": "annealing"}, "annealing"),
+        ({"workers": "many"}, "many"),
+        ({"workers": -1}, "workers: found -1, expected a whole number of at least 0."),
+        ({"train_days": 0}, "train_days: found 0, expected a whole number of days, at least 1."),
+        ({"gap_days": 30}, "gap_days: found 30, expected less than test_days (30), whose head it is."),
+        ({"fee_rate": 0.5}, "fee_rate: found 0.5, expected a number at least 0.0 and at most 0.1."),
+        ({"further_objectives": ["profit"], "method": "genetic"}, "Unknown objective 'profit' in further_objectives."),
+        ({"end": "soon"}, "end: found 'soon', expected a date or time in UTC"),
+        ({"simulated_edge": 99.0}, "simulated_edge: simulated market: edge is 99.0, expected a number from -20 to 20."),
+        ({"filters": {"max_spread": 20.0}}, "Did you mean 'max_spread_tolerance'?"),
+    ],
+)
+@pytest.mark.parametrize("job", [JOB, "quick_look_liquidity_sweep_v3"])
+def test_a_wrong_value_is_refused_at_the_launch_with_its_reason(server, job, settings, sentence):
     parameters = {
-        "selector": {**REPOSITORY, "jobName": JOB},
-        "runConfigData": {"resources": {"settings": {"config": {"method": "annealing"}}}},
+        "selector": {**REPOSITORY, "jobName": job},
+        "runConfigData": {"resources": {"settings": {"config": settings}}},
         "mode": "default",
+        "executionMetadata": {"tags": [{"key": "refused", "value": "true"}]},
     }
     query = """mutation ($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) { __typename
-        ... on RunConfigValidationInvalid { errors { message } } } }"""
+        ... on RunConfigValidationInvalid { errors { message } } ... on PythonError { message } } }"""
     refused = server.ask(query, parameters=parameters)["launchRun"]
-    assert refused["__typename"] == "RunConfigValidationInvalid"
-    assert "annealing" in refused["errors"][0]["message"]
+    if refused["__typename"] == "RunConfigValidationInvalid":  # of the wrong kind: the form itself says so
+        assert sentence in refused["errors"][0]["message"]
+    else:
+        assert refused["__typename"] == "PythonError"
+        assert sentence in refused["message"].splitlines()[0]
+    runs = """{ runsOrError(filter: {tags: [{key: "refused", value: "true"}]}) { ... on Runs { results { id } } } }"""
+    assert server.ask(runs)["runsOrError"]["results"] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("train", {"method": "auto", "budget": 0}),
+        ("quick_look", {"method": "random", "budget": 1_000}),
+        ("thorough", {"method": "grid", "budget": 0}),
+        ("fine_tune", {"method": "bayesian", "budget": 0}),
+    ],
+)
+def test_the_launchpad_of_a_preset_shows_its_values_and_the_defaults_of_all_others(server, kind, values):
+    query = """query ($selector: PipelineSelector!) { runConfigSchemaOrError(selector: $selector) {
+        ... on RunConfigSchema { rootDefaultYaml } } }"""
+    selector = {**REPOSITORY, "pipelineName": f"{kind}_liquidity_sweep_v3"}
+    shown = yaml.safe_load(server.ask(query, selector=selector)["runConfigSchemaOrError"]["rootDefaultYaml"])
+    assert shown == {"resources": {"settings": {"config": {**SettingsResource().to_run_config(), **values}}}}

@@ -20,6 +20,9 @@ T = TypeVar("T")
 #: Longest reply that is read, in bytes: some ten times the largest list of markets, or month of packed 1m candles.
 MAX_REPLY_BYTES: Final = 128 * 1024 * 1024
 
+#: A source that asks for a longer wait than this, in seconds, is better left alone for now.
+_SOON_S: Final = 60.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
@@ -50,6 +53,7 @@ class TransientError(SourceError):
 
     def __init__(self, message: str, *, is_answered: bool, retry_after_s: float | None = None) -> None:
         super().__init__(message)
+        self.may_pass = (retry_after_s or 0.0) <= _SOON_S
         self.is_answered = is_answered
         self.retry_after_s = retry_after_s
 

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from tradepulse_pipeline.orchestration.assets.lifecycle_monitoring import build_lifecycle_monitoring
 from tradepulse_pipeline.orchestration.assets.optimization_results import build_optimization_results
 from tradepulse_pipeline.orchestration.assets.trained_configurations import build_trained_configurations
 from tradepulse_pipeline.orchestration.assets.walk_forward_validation import build_walk_forward_validation
@@ -14,4 +15,5 @@ def build_branch(strategy: Strategy) -> list[dg.AssetsDefinition]:
         build_optimization_results(strategy),
         build_walk_forward_validation(strategy),
         build_trained_configurations(strategy),
+        build_lifecycle_monitoring(strategy),
     ]

@@ -21,6 +21,7 @@ from tradepulse_pipeline.market.sources.base import CandleSource
 from tradepulse_pipeline.market.sources.registry import sources_for
 from tradepulse_pipeline.market.sources.times import iso_utc
 from tradepulse_pipeline.orchestration.failures import told_plainly
+from tradepulse_pipeline.orchestration.names import EXCHANGE_POOL
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
 from tradepulse_pipeline.orchestration.presentation import (
     DECIMALS,
@@ -127,6 +128,7 @@ _COLUMNS: Final = dg.TableSchema(
     code_version="1",
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "tradepulse.market_data"},
     check_specs=_specs(),
+    pool=EXCHANGE_POOL,
 )
 def market_data(
     context: dg.AssetExecutionContext, settings: SettingsResource, database: DatabaseResource

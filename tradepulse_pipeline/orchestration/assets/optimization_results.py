@@ -18,7 +18,7 @@ from tradepulse_pipeline.optimizers.objective import OBJECTIVE_METRICS
 from tradepulse_pipeline.orchestration.artifacts import ArtifactError, ArtifactStore
 from tradepulse_pipeline.orchestration.assets.indicators import indicators
 from tradepulse_pipeline.orchestration.failures import told_plainly
-from tradepulse_pipeline.orchestration.names import BATCH_TAG, branch_name, code_version
+from tradepulse_pipeline.orchestration.names import BATCH_TAG, SEARCH_POOL, branch_name, code_version
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
 from tradepulse_pipeline.orchestration.presentation import (
     METRICS_SHOWN,
@@ -83,6 +83,7 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
         code_version=code_version(strategy),
         description=_description(strategy),
         metadata={"dagster/column_schema": _columns(strategy)},
+        pool=SEARCH_POOL,
     )
     def optimization_results(
         context: dg.AssetExecutionContext,

@@ -195,6 +195,36 @@ def equity_curve(
 
 
 @_image
+def band_chart(
+    title: str, time_ms: IntArray, equity: FloatArray, *, band: tuple[FloatArray, FloatArray] | None, promise: str
+) -> Figure:
+    """Return equity against the band that was predicted for it.
+
+    Parameters
+    ----------
+    time_ms, equity : arrays of shape (n,)
+        UTC milliseconds, and multiples of the equity at the start.
+    band : pair of arrays of shape (n,), or None
+        Lower and upper end of what was predicted.
+    promise : str
+        What the band is, for the legend.
+    """
+    time_ms, (equity, *ends) = _finite(title, time_ms, equity, *(band or ()))
+    kept = _extremes(equity)
+    dates = _dates(time_ms[kept])
+    figure, axes = _figure(title, height=_HEIGHT)
+    if band is not None:
+        low, high = (end[kept] for end in ends)
+        axes.fill_between(dates, low, high, color=_BLUE, alpha=0.2, linewidth=0, label=promise)
+    axes.plot(dates, equity[kept], color=_ORANGE, label="paper record")
+    axes.axhline(1.0, color=_GREY, linewidth=0.8, linestyle="--")
+    axes.set_ylabel("equity, start = 1")
+    _time_axis(axes)
+    _legend(figure, axes)
+    return figure
+
+
+@_image
 def fan_chart(
     title: str,
     steps: IntArray,

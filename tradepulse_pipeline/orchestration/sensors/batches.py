@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG, WILL_RETRY_TAG
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from tradepulse_pipeline.database import training_jobs
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.orchestration.jobs import UPDATE_MARKET_DATA
-from tradepulse_pipeline.orchestration.names import BATCH_TAG, TRAINING_JOB_TAG
+from tradepulse_pipeline.orchestration.names import BATCH_TAG, TRAINING_JOB_TAG, WILL_RETRY_TAG
 from tradepulse_pipeline.orchestration.partitions import SERIES
 from tradepulse_pipeline.orchestration.resources import DatabaseResource
 from tradepulse_pipeline.orchestration.training_jobs import job_id_of

@@ -1,0 +1,136 @@
+"""Which errors of a step are worth another attempt, and which are not."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+import requests
+
+from tradepulse_pipeline.database.connection import Database
+from tradepulse_pipeline.errors import DatabaseError, InvalidInputError, SourceError, SourceUnreachableError
+from tradepulse_pipeline.market.sources.http import FIRST_CONTACT, Reply, Retrying, TransientError, refuse, request_once
+from tradepulse_pipeline.orchestration import failures
+from tradepulse_pipeline.orchestration.executor import cancellable_executor
+from tradepulse_pipeline.orchestration.failures import PATIENCE, told_plainly, why_run_failed
+from tradepulse_pipeline.orchestration.names import RUN_RETRIES_TAG
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "PATIENCE", dg.RetryPolicy(max_retries=3, delay=0))
+
+
+def given_up(error: TransientError) -> SourceError:
+    """Return what a source raises that has been patient with ``error`` for as long as it may."""
+
+    def ask() -> None:
+        raise error
+
+    try:
+        Retrying(name="binance", sleep=lambda _: None).ask("candles", ask, FIRST_CONTACT)
+    except SourceError as given_up:
+        return given_up
+    raise AssertionError
+
+
+def passed_on(error: SourceError) -> SourceError:
+    """Return the error as it is told with the ways out, as the ingestion does."""
+    try:
+        raise type(error)(f"{error} Import candle files.") from error
+    except SourceError as told:
+        return told
+
+
+def refused(status: int) -> SourceError:
+    try:
+        refuse("binance", "http://binance/klines", Reply(status, "", {}, b""))
+    except SourceError as error:
+        return error
+    raise AssertionError
+
+
+AWAY = given_up(TransientError("no connection", is_answered=False))
+
+
+def run_step(errors: list[Exception], tags: dict[str, str] | None = None) -> tuple[int, dg.DagsterRun, str]:
+    """Run a step whose attempts raise ``errors`` in order, then succeed; return attempts, run, and why it failed."""
+    attempts = 0
+
+    @dg.op
+    def step() -> None:
+        nonlocal attempts
+        attempts += 1
+        with told_plainly():
+            if attempts <= len(errors):
+                raise errors[attempts - 1]
+
+    @dg.job(executor_def=cancellable_executor)
+    def work() -> None:
+        step()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = work.execute_in_process(instance=instance, raise_on_error=False, tags=tags)
+        run = instance.get_run_by_id(done.run_id)
+        assert run is not None
+        return attempts, run, why_run_failed(instance, run.run_id)
+
+
+@pytest.mark.parametrize("error", [AWAY, passed_on(AWAY), refused(503)], ids=["away", "told with ways out", "503"])
+def test_what_may_pass_is_tried_again_until_it_has_passed(error: SourceError) -> None:
+    attempts, run, _ = run_step([error, error])
+    assert (attempts, run.status) == (3, dg.DagsterRunStatus.SUCCESS)
+
+
+def test_after_the_last_attempt_the_run_fails_with_the_sentence() -> None:
+    attempts, run, reason = run_step([AWAY] * 9)
+    assert (attempts, run.status) == (1 + PATIENCE.max_retries, dg.DagsterRunStatus.FAILURE)
+    assert reason == str(AWAY)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidInputError("train_days: found 0."),
+        SourceUnreachableError("There is no folder."),
+        refused(403),
+        refused(418),
+        given_up(TransientError("slow down", is_answered=True, retry_after_s=3_600.0)),
+        ZeroDivisionError("a mistake in the code"),
+    ],
+    ids=["wrong value", "no folder", "forbidden", "banned", "asks for an hour", "bug"],
+)
+def test_what_would_only_fail_again_is_not(error: Exception) -> None:
+    attempts, run, reason = run_step([error])
+    assert (attempts, run.status) == (1, dg.DagsterRunStatus.FAILURE)
+    assert str(error) in reason
+
+
+def test_where_somebody_waits_at_the_terminal_nothing_is_tried_again() -> None:
+    attempts, _, reason = run_step([AWAY], {RUN_RETRIES_TAG: "0"})
+    assert (attempts, reason) == (1, str(AWAY))
+
+
+def test_the_waits_grow() -> None:
+    assert PATIENCE.backoff is dg.Backoff.EXPONENTIAL
+    waits = [dg.RetryPolicy(delay=PATIENCE.delay, backoff=PATIENCE.backoff).calculate_delay(n) for n in (1, 2, 3)]
+    assert waits == [5, 15, 35]
+
+
+def test_a_database_that_is_away_may_come_back() -> None:
+    with pytest.raises(DatabaseError) as raised:
+        Database("postgresql://ada@127.0.0.1:1/x", patience_seconds=0.1).run(lambda connection: None)
+    assert raised.value.may_pass
+
+
+def test_a_name_that_is_wrong_stays_wrong(database: Database) -> None:
+    nowhere = database.url.replace("/postgres?", "/nowhere?")
+    assert nowhere != database.url
+    with pytest.raises(DatabaseError, match="nowhere") as raised:
+        Database(nowhere, patience_seconds=0.1).run(lambda connection: None)
+    assert not raised.value.may_pass
+
+
+def test_no_connection_may_pass() -> None:
+    with pytest.raises(TransientError) as raised:
+        request_once(requests.Session(), "binance", "http://127.0.0.1:1/klines", deadline_s=2.0)
+    assert raised.value.may_pass
