@@ -383,15 +383,15 @@ def discoveries(options: argparse.Namespace) -> None:
 
 def power(options: argparse.Namespace) -> None:
     """Measure how often the pipeline finds an edge that is there."""
-    drifts = drifts_for(EDGES)
+    drifts = drifts_for(options.edges)
     tasks = [
         PlantedMarket(number=FIRST_PLANTED + number, edge_r=edge_r, months=months, drift=drifts[edge_r])
         for number in range(options.planted)
-        for edge_r in EDGES
-        for months in MONTHS
+        for edge_r in options.edges
+        for months in options.months
     ]
     rows = measure_all("power", tasks, options.workers, options.results)
-    cells = {cell: in_cell(rows, *cell) for cell in product(EDGES, MONTHS)}
+    cells = {cell: in_cell(rows, *cell) for cell in product(options.edges, options.months)}
     show_table(
         "Power: markets with a planted edge, default costs, whole grid",
         ("edge and length", "markets", "MATURE", "VALIDATION or MATURE", "realised R", "trades", "Sharpe ratio"),
@@ -550,6 +550,8 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, help="one of the three parts")
     parser.add_argument("--markets", type=positive, default=500, help="markets without an edge of each strategy")
     parser.add_argument("--planted", type=positive, default=40, help="markets for each planted edge and length")
+    parser.add_argument("--edges", type=float, nargs="+", choices=EDGES, default=EDGES, help="planted edges, R")
+    parser.add_argument("--months", type=int, nargs="+", choices=MONTHS, default=MONTHS, help="lengths of planted ones")
     parser.add_argument("--histories", type=positive, default=1_000, help="histories for each edge and length")
     parser.add_argument("--candles", type=Path, nargs="+", default=[], help="files with real candles, taken in turn")
     parser.add_argument("--strategies", nargs="+", choices=strategy_names(), default=[STRATEGY])
