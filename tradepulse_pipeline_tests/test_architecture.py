@@ -14,7 +14,7 @@ PACKAGE = ROOT / "tradepulse_pipeline"
 
 #: Lower layers first; a package may import its own layer and those before it.
 LAYERS = (
-    {"errors", "processes", "progress"},
+    {"compiled", "errors", "processes", "progress"},
     {"market"},
     {"indicators"},
     {"strategies"},

@@ -6,9 +6,9 @@ from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
 from tradepulse_pipeline.backtest.kernel import DecisionColumns
+from tradepulse_pipeline.compiled import njit
 from tradepulse_pipeline.market.candles import IndexArray, IntArray
 from tradepulse_pipeline.strategies.decisions import DecisionSets
 

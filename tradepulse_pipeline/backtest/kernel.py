@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from tradepulse_pipeline.backtest.result import (
     END_OF_DATA,
@@ -19,6 +18,7 @@ from tradepulse_pipeline.backtest.result import (
     TIME_LIMIT,
     TRAILING_STOP,
 )
+from tradepulse_pipeline.compiled import njit
 from tradepulse_pipeline.market.candles import BoolArray, FloatArray, IntArray
 
 #: A decision is void when less than this share of the distance from its close to its stop is left at the entry.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 
 from tradepulse_pipeline.backtest.kernel import TradeColumns
 from tradepulse_pipeline.backtest.result import METRIC_NAMES, Metrics
+from tradepulse_pipeline.compiled import njit
 from tradepulse_pipeline.market.candles import FloatArray, IntArray
 from tradepulse_pipeline.market.series import MS_PER_DAY
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
 from tradepulse_pipeline.backtest.kernel import (
     Account,
@@ -21,6 +20,7 @@ from tradepulse_pipeline.backtest.kernel import (
     mark,
     walk_position,
 )
+from tradepulse_pipeline.compiled import njit
 from tradepulse_pipeline.market.candles import FloatArray, IndexArray
 
 IS_TRADE: Final = 1

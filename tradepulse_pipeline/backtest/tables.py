@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from tradepulse_pipeline.backtest.kernel import SPENT, Account, Bars, DecisionColumns, ExitRule, stop_of
 from tradepulse_pipeline.backtest.metrics import DAYS_PER_YEAR, LARGEST, ROUNDING
@@ -16,6 +15,7 @@ from tradepulse_pipeline.backtest.outcomes import (
     drawdown_from,
     find_outcome,
 )
+from tradepulse_pipeline.compiled import njit
 from tradepulse_pipeline.market.candles import FloatArray, IndexArray, IntArray
 
 

@@ -1,12 +1,13 @@
 """Training jobs: one per request to train, with the state of every series that it covers.
 
 A job's status, counts and errors are summed up from its series in the transaction that changes one of them. A series
-belongs to the run that claimed it last: what an earlier run still has to say about it is refused.
+belongs, per strategy, to the run that claimed it last, whatever job that is of: what an earlier run still has to say
+about it is refused, and so are its files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -35,12 +36,28 @@ _INSERT_SERIES: Final = """
     VALUES (%(job_id)s, %(strategy_name)s, %(exchange)s, %(pair)s, %(timeframe)s)
     ON CONFLICT DO NOTHING
 """
+#: One claim, or one result that becomes visible, at a time per strategy and series.
+_LOCK_CLAIM: Final = """
+    SELECT pg_advisory_xact_lock(hashtextextended(concat_ws(' ', 'claim', strategy_name, exchange, pair, timeframe), 0))
+    FROM training_job_series
+    WHERE training_job_id = %(job_id)s AND exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s
+"""
+_STATE: Final = """
+    SELECT mine.status, mine.run_id, mine.former_run_ids, (
+        SELECT newer.run_id FROM training_job_series AS newer
+        WHERE (newer.strategy_name, newer.exchange, newer.pair, newer.timeframe)
+            = (mine.strategy_name, mine.exchange, mine.pair, mine.timeframe) AND newer.started_at > mine.started_at
+        ORDER BY newer.started_at DESC LIMIT 1
+    ) FROM training_job_series AS mine
+    WHERE training_job_id = %(job_id)s AND exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s
+"""
 _CLAIM: Final = """
     UPDATE training_job_series SET
         status = 'running', run_id = %(run_id)s,
         former_run_ids = CASE WHEN run_id IS NULL THEN former_run_ids ELSE former_run_ids || run_id END,
         total_combinations = 0, completed_combinations = 0, failed_combinations = 0, best_net_profit = NULL,
-        data_fingerprint = NULL, progress = NULL, started_at = now(), completed_at = NULL, error_message = NULL
+        data_fingerprint = NULL, progress = NULL,
+        started_at = clock_timestamp(), completed_at = NULL, error_message = NULL
     WHERE training_job_id = %(job_id)s AND exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s
 """
 _REPORT: Final = """
@@ -216,22 +233,26 @@ def insert(
 def start_series(database: Database, job_id: UUID, series: SeriesKey, *, run_id: str) -> None:
     """Claim ``series`` for the run ``run_id`` and mark it running; a retry starts it over. Claiming twice is harmless.
 
+    Runs that worked on the same strategy and series before, for whatever job, have lost it.
+
     Raises
     ------
     InvalidInputError
         If there is no such job, or it does not cover ``series``.
     DatabaseError
-        If the series was cancelled, or a newer run has taken it over.
+        If the series was cancelled, the run counts as failed, or a newer run has taken the series over.
     """
 
     def start(connection: Connection) -> None:
+        connection.execute(_LOCK_CLAIM, _names(job_id, series))
         _lock(connection, job_id)
-        status, current, former = _state(connection, job_id, series)
-        if status == "cancelled":
+        state = _state(connection, job_id, series)
+        if state.status == "cancelled":
             raise DatabaseError(f"{series} of training job {job_id} was cancelled. Start a new training.")
-        if run_id in former:
-            raise _taken_over(job_id, series, run_id, current)
-        if (status, current) != ("running", run_id):
+        has_failed = (state.status, state.run_id) == ("failed", run_id)
+        if has_failed or run_id in state.former or (state.run_id == run_id and state.newer is not None):
+            raise _taken_over(job_id, series, run_id, state)
+        if not state.belongs_to(run_id):
             connection.execute(_CLAIM, {**_names(job_id, series), "run_id": run_id})
             connection.execute(
                 "UPDATE training_jobs SET run_ids = run_ids || %(run_id)s::text"
@@ -278,8 +299,7 @@ def report_progress(
 
     def report(connection: Connection) -> bool:
         _lock(connection, job_id)
-        status, current, _ = _state(connection, job_id, series)
-        if (status, current) != ("running", run_id):
+        if not _state(connection, job_id, series).belongs_to(run_id):
             return False
         connection.execute(_REPORT, values)
         if document is not None:
@@ -316,18 +336,40 @@ def finish_series(
         If a completion comes for a series that was cancelled or has been taken over: its result must not be stored.
     """
     _lock(connection, job_id)
-    found, current, _ = _state(connection, job_id, series)
-    if (found, current) == (status, run_id):
+    state = _state(connection, job_id, series)
+    if (state.status, state.run_id) == (status, run_id):
         return
-    is_ours = found == "running" and current == run_id
-    if status == "completed" and not is_ours:
-        if found == "cancelled":
+    if status == "completed" and not state.belongs_to(run_id):
+        if state.status == "cancelled":
             raise DatabaseError(f"{series} of training job {job_id} was cancelled: its result is not stored.")
-        raise _taken_over(job_id, series, run_id, current)
-    if is_ours or (found == "pending" and status != "completed"):
+        raise _taken_over(job_id, series, run_id, state)
+    if state.status == "pending" or (state.status, state.run_id) == ("running", run_id):
         error = None if error_message is None else storable_text(error_message)
         connection.execute(_FINISH, {**_names(job_id, series), "status": status, "error": error})
         connection.execute(_SUM_UP, {"job_id": job_id})
+
+
+def while_claimed(
+    database: Database, job_id: UUID, series: SeriesKey, work: Callable[[], None], *, run_id: str
+) -> None:
+    """Do ``work`` while ``series`` belongs to the run ``run_id``; who claims it next waits until it is done.
+
+    For what becomes visible to others, such as a file that takes its place. ``work`` may be done twice.
+
+    Raises
+    ------
+    DatabaseError
+        If the series no longer belongs to the run; ``work`` is not done.
+    """
+
+    def check_and_work(connection: Connection) -> None:
+        connection.execute(_LOCK_CLAIM, _names(job_id, series))
+        state = _state(connection, job_id, series)
+        if not state.belongs_to(run_id):
+            raise _taken_over(job_id, series, run_id, state)
+        work()
+
+    database.run(check_and_work)
 
 
 def cancel_job(database: Database, job_id: UUID) -> None:
@@ -416,15 +458,24 @@ def _lock(connection: Connection, job_id: UUID) -> None:
         raise _unknown(job_id)
 
 
-def _state(connection: Connection, job_id: UUID, series: SeriesKey) -> tuple[Status, str | None, list[str]]:
-    row = connection.execute(
-        "SELECT status, run_id, former_run_ids FROM training_job_series WHERE training_job_id = %(job_id)s"
-        " AND exchange = %(exchange)s AND pair = %(pair)s AND timeframe = %(timeframe)s",
-        _names(job_id, series),
-    ).fetchone()
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Who has a series of a job: its run, the runs before it, and a run of whatever job that claimed it later."""
+
+    status: Status
+    run_id: str | None
+    former: list[str]
+    newer: str | None
+
+    def belongs_to(self, run_id: str) -> bool:
+        return (self.status, self.run_id, self.newer) == ("running", run_id, None)
+
+
+def _state(connection: Connection, job_id: UUID, series: SeriesKey) -> _State:
+    row = connection.execute(_STATE, _names(job_id, series)).fetchone()
     if row is None:
         raise InvalidInputError(f"Training job {job_id} does not cover {series}.")
-    return row[0], row[1], row[2]
+    return _State(*row)
 
 
 def _end_open(
@@ -460,8 +511,9 @@ def _unknown(job_id: UUID) -> InvalidInputError:
     return InvalidInputError(f"There is no training job {job_id}. 'tradepulse jobs' lists them.")
 
 
-def _taken_over(job_id: UUID, series: SeriesKey, run_id: str, current: str | None) -> DatabaseError:
+def _taken_over(job_id: UUID, series: SeriesKey, run_id: str, state: _State) -> DatabaseError:
+    other = state.newer or state.run_id
+    why = f"run {other} does" if other not in (None, run_id) else "it counts as ended"
     return DatabaseError(
-        f"Run {run_id} no longer works on {series} of training job {job_id}: run {current} does, or it has ended. "
-        "Its result is not stored."
+        f"Run {run_id} no longer works on {series} of training job {job_id}: {why}. Its result is not stored."
     )

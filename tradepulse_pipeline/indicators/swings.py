@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from tradepulse_pipeline.compiled import njit
 from tradepulse_pipeline.market.candles import BoolArray, FloatArray, IntArray
 
 #: Bars on each side that make a low a swing, and bars that must close before it is confirmed.

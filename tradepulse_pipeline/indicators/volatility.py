@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 
+from tradepulse_pipeline.compiled import njit
 from tradepulse_pipeline.indicators.frame import Indicator
 from tradepulse_pipeline.market.candles import Candles, FloatArray
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import operator
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +27,13 @@ if TYPE_CHECKING:
 _SEAL: Final = "tradepulse.seal"
 _NO_SEAL: Final = b"0" * 64
 _SEAL_IN_FILE: Final = re.compile(rb"tradepulse\.seal..([0-9a-f]{64})", re.DOTALL)
+
+
+#: Nobody takes so many seconds to write a file: whoever began was killed.
+_UNFINISHED_FOR_S: Final = 3600.0
+
+#: Calls what it is given, which makes a change visible, and may refuse it.
+Guard = Callable[[Callable[[], None]], None]
 
 
 class ArtifactError(TradePulseError):
@@ -48,8 +58,13 @@ class ArtifactStore:
     anywhere, is noticed when the file is read.
     """
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, guard: Guard = operator.call) -> None:
         self._base_url: Final = base_url.rstrip("/")
+        self._guard: Final = guard
+
+    def guarded(self, guard: Guard) -> ArtifactStore:
+        """Return the same store, in which files take their place, or are removed, in ``guard`` alone."""
+        return ArtifactStore(self._base_url, guard)
 
     def url(self, asset: Sequence[str], series: SeriesKey) -> str:
         """Return where the table of an asset for one series is: ``…/indicators/binance_BTC-USDT_5m.parquet``."""
@@ -65,7 +80,7 @@ class ArtifactStore:
         ArtifactError
             If it cannot be written; the old file, if any, is still whole.
         """
-        return _write(self.url(asset, series), table, metadata)
+        return _write(self.url(asset, series), table, metadata, self._guard)
 
     def read_parquet(self, asset: Sequence[str], series: SeriesKey) -> tuple[pl.DataFrame, dict[str, str], Artifact]:
         """Return the table, the metadata that was written with it, and which file that was.
@@ -80,29 +95,30 @@ class ArtifactStore:
     def recordings(self, market: Market) -> ArtifactFolder:
         """Return the folder ``…/recordings/binance/BTC-USDT`` for what was recorded live."""
         url = "/".join((self._base_url, "recordings", market.exchange, f"{market.base}-{market.quote}"))
-        return ArtifactFolder(url, "recordings", market)
+        return ArtifactFolder(url, "recordings", market, self._guard)
 
     def folder(self, asset: Sequence[str], series: SeriesKey, *parts: str) -> ArtifactFolder:
         """Return the folder ``…/optimization_results/binance_BTC-USDT_5m/parts…`` for tables in many files."""
         url = "/".join((self.url(asset, series).removesuffix(".parquet"), *parts))
-        return ArtifactFolder(url, "/".join(asset), series)
+        return ArtifactFolder(url, "/".join(asset), series, self._guard)
 
 
 class ArtifactFolder:
     """Parquet files of one asset and series that belong together, each as sealed and atomic as a single one."""
 
-    def __init__(self, url: str, asset: str, series: SeriesKey | Market) -> None:
+    def __init__(self, url: str, asset: str, series: SeriesKey | Market, guard: Guard) -> None:
         self.url: Final = url
         self._asset: Final = asset
         self._series: Final = series
+        self._guard: Final = guard
 
     def folder(self, name: str) -> ArtifactFolder:
         """Return a folder in this one."""
-        return ArtifactFolder(f"{self.url}/{name}", self._asset, self._series)
+        return ArtifactFolder(f"{self.url}/{name}", self._asset, self._series, self._guard)
 
     def write_parquet(self, name: str, table: pl.DataFrame, metadata: Mapping[str, str]) -> Artifact:
         """Write ``name``; see :meth:`ArtifactStore.write_parquet`."""
-        return _write(f"{self.url}/{name}", table, metadata)
+        return _write(f"{self.url}/{name}", table, metadata, self._guard)
 
     def read_parquet(self, name: str) -> tuple[pl.DataFrame, dict[str, str], Artifact]:
         """Read ``name``; see :meth:`ArtifactStore.read_parquet`."""
@@ -122,11 +138,15 @@ class ArtifactFolder:
         return pl.scan_parquet(sources, glob=False)
 
     def names(self) -> list[str]:
-        """Return the names of what lies in the folder, sorted; none if there is no such folder."""
+        """Return the names of what lies in the folder, sorted; none if there is no such folder.
+
+        Hidden files are left out: those that a killed process did not finish.
+        """
         filesystem, path = _filesystem(self.url)
         if not filesystem.isdir(path):
             return []
-        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in filesystem.ls(path, detail=False))
+        names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in filesystem.ls(path, detail=False))
+        return sorted(name for name in names if not name.startswith("."))
 
     def age(self) -> timedelta:
         """Return how long ago its newest file was written; as good as forever if there is none."""
@@ -137,8 +157,7 @@ class ArtifactFolder:
     def remove(self) -> None:
         """Remove the folder and all that lies in it, if it is there."""
         filesystem, path = _filesystem(self.url)
-        if filesystem.exists(path):
-            filesystem.rm(path, recursive=True)
+        self._guard(lambda: filesystem.rm(path, recursive=True) if filesystem.exists(path) else None)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -155,10 +174,10 @@ def _is_local(filesystem: Any) -> bool:
     return isinstance(filesystem, LocalFileSystem)
 
 
-def _write(url: str, table: pl.DataFrame, metadata: Mapping[str, str]) -> Artifact:
+def _write(url: str, table: pl.DataFrame, metadata: Mapping[str, str], guard: Guard) -> Artifact:
     content = _sealed(table, metadata)
     try:
-        _replace_file(url, content)
+        _replace_file(url, content, guard)
     except OSError as error:
         raise ArtifactError(
             f"Could not write {url} ({len(content)} bytes): {error}. What was there before is untouched; free some "
@@ -217,23 +236,39 @@ def _place_of_seal(content: bytes) -> slice | None:
     return None if found is None else slice(*found.span(1))
 
 
-def _replace_file(url: str, content: bytes) -> None:
+def _replace_file(url: str, content: bytes, guard: Guard) -> None:
     filesystem, path = _filesystem(url)
     if not _is_local(filesystem):
-        filesystem.pipe_file(path, content)  # object stores replace an object as a whole
+        guard(lambda: filesystem.pipe_file(path, content))  # object stores replace an object as a whole
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_unfinished(target)
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as temporary:
+        unfinished = Path(temporary.name)
         try:
             temporary.write(content)
             temporary.flush()
             os.fsync(temporary.fileno())
-            Path(temporary.name).replace(target)
+            guard(lambda: _take_place(unfinished, target))
         except BaseException:
-            Path(temporary.name).unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
             raise
     _sync_folder(target.parent)
+
+
+def _take_place(unfinished: Path, target: Path) -> None:
+    """Move a file to its place; doing it again changes nothing."""
+    with suppress(FileNotFoundError):
+        unfinished.replace(target)
+
+
+def _remove_unfinished(target: Path) -> None:
+    """Remove what processes that were killed while they wrote ``target`` left beside it."""
+    for unfinished in target.parent.glob(f".{target.name}.*"):
+        with suppress(FileNotFoundError):
+            if time.time() - unfinished.stat().st_mtime > _UNFINISHED_FOR_S:
+                unfinished.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

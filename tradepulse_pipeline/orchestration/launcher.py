@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, Final, Self
 
@@ -13,6 +14,9 @@ from tradepulse_pipeline.processes import is_gone
 
 #: Run tag with the host, the id and the start time of the process that executes a run; the prefix hides it from pages.
 PROCESS_TAG: Final = ".dagster/tradepulse_process"
+
+#: A run names its process as soon as it has started; one that has not after so many seconds died in between.
+SILENT_FOR_S: Final = 60.0
 
 
 class LocalRunLauncher(DefaultRunLauncher):
@@ -33,7 +37,13 @@ class LocalRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Return whether the process of a started run is alive, as far as this machine can tell."""
+        if not run.tags.get(PROCESS_TAG) and self._seconds_since_start(run) > SILENT_FOR_S:
+            return CheckRunHealthResult(WorkerStatus.FAILED, "Its process ended before it had named itself.")
         return process_health(run)
+
+    def _seconds_since_start(self, run: dg.DagsterRun) -> float:
+        record = self._instance.get_run_record_by_id(run.run_id) if self.has_instance else None
+        return time.time() - record.start_time if record and record.start_time else 0.0
 
 
 def process_health(run: dg.DagsterRun) -> CheckRunHealthResult:

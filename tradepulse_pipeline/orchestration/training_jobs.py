@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Final, Literal
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from tradepulse_pipeline.database.connection import Database
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.history import HistorySettings
 from tradepulse_pipeline.market.series import SeriesKey
+from tradepulse_pipeline.orchestration.artifacts import Guard
 from tradepulse_pipeline.orchestration.names import PARTITION_TAG, TRAINING_JOB_TAG
 from tradepulse_pipeline.orchestration.progress import listener
 from tradepulse_pipeline.progress import Progress, ProgressListener
@@ -73,6 +75,14 @@ def claim_tagged_job(context: dg.AssetExecutionContext, database: Database, seri
     for one in series:
         training_jobs.start_series(database, job_id, one, run_id=context.run.run_id)
     return job_id
+
+
+def guard(context: dg.AssetExecutionContext, database: Database, job_id: UUID, series: SeriesKey) -> Guard:
+    """Return the guard of files that belong to the training of ``series``: a run that has lost it writes none.
+
+    Its parent may be dead, the run counted as failed and tried again, and its step go on all the same.
+    """
+    return partial(training_jobs.while_claimed, database, job_id, series, run_id=context.run.run_id)
 
 
 def reporter(

@@ -18,8 +18,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from tradepulse_pipeline.compiled import njit
 from tradepulse_pipeline.indicators.candle_shape import CLOSE_LOCATION
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.indicators.volatility import ATR

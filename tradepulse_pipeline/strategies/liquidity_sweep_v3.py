@@ -6,8 +6,8 @@ from threading import Lock
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from tradepulse_pipeline.compiled import njit
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.indicators.spread import spread_estimate
 from tradepulse_pipeline.indicators.swings import SWING_STRENGTH, pierced_levels, swing_lows

@@ -6,8 +6,8 @@ import math
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from tradepulse_pipeline.compiled import njit
 from tradepulse_pipeline.indicators.candle_shape import CLOSE_LOCATION
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.indicators.volatility import ATR

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from tradepulse_pipeline.backtest.api import bars_of
 from tradepulse_pipeline.backtest.kernel import Bars
+from tradepulse_pipeline.compiled import njit
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.candles import FloatArray, IntArray
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numba import njit
 
+from tradepulse_pipeline.compiled import njit
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.candles import FloatArray, IntArray
 

@@ -43,7 +43,7 @@ from tradepulse_pipeline.orchestration.tables import (
     trial_files,
     write_search,
 )
-from tradepulse_pipeline.orchestration.training_jobs import claim_job, reporter
+from tradepulse_pipeline.orchestration.training_jobs import claim_job, guard, reporter
 from tradepulse_pipeline.orchestration.trial_files import TrialFolder, trials_of_window
 from tradepulse_pipeline.strategies.base import Strategy
 from tradepulse_pipeline.strategies.causality import check_causality
@@ -117,8 +117,9 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
                     context.log.info(f"{series}: the batch that failed had finished this very search; it is kept.")
                     found, folder = kept.found, kept.folder
                 else:
+                    mine = store.guarded(guard(context, db, job_id, series))
                     with trial_files(
-                        store, series, searched, training, stored.fingerprint, on_warning=context.log.warning
+                        mine, series, searched, training, stored.fingerprint, on_warning=context.log.warning
                     ) as files:
                         found = search_windows(frame, searched, training, reporter(context, db, job_id, series), files)
                         folder = files.finish()
@@ -126,7 +127,7 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
                             context.log.info(
                                 f"{series}: went on from {files.n_recalled:,} trials of an unfinished search."
                             )
-                        write_search(store, series, strategy, found, folder, training, stored.fingerprint)
+                        write_search(mine, series, strategy, found, folder, training, stored.fingerprint)
                         files.remove_finished()
                 versions += search_version(strategy, stored.fingerprint, training, found)
                 training_jobs.report_progress(

@@ -32,7 +32,7 @@ from tradepulse_pipeline.orchestration.tables import (
     search_version,
     write_record,
 )
-from tradepulse_pipeline.orchestration.training_jobs import claim_job, reporter
+from tradepulse_pipeline.orchestration.training_jobs import claim_job, guard, reporter
 from tradepulse_pipeline.strategies.base import Strategy
 from tradepulse_pipeline.validation.bootstrap import equity_band
 from tradepulse_pipeline.validation.chosen import in_sample_equity
@@ -109,7 +109,8 @@ refused.""",
                     record,
                     read_trial_blocks(store, series, strategy, trials, frame),
                 )
-                trades, daily = write_record(store, series, strategy, record, evidence, trials, stored.fingerprint)
+                mine = store.guarded(guard(context, db, job_id, series))
+                trades, daily = write_record(mine, series, strategy, record, evidence, trials, stored.fingerprint)
                 versions += search_version(strategy, stored.fingerprint, trials.training, trials.found)
                 context.add_asset_metadata(
                     {
