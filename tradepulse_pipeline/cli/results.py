@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -21,10 +22,13 @@ from tradepulse_pipeline.market.series import Market, Timeframe
 from tradepulse_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rich.console import Console
     from rich.table import Table
 
     from tradepulse_pipeline.database.configurations import ConfigurationRow, Transition
+    from tradepulse_pipeline.database.monitoring import MonitoringReport
 
 #: Characters of an id that are shown in tables; 'show' takes them.
 ID_SHOWN: Final = 8
@@ -125,6 +129,7 @@ def show(
     """
     from tradepulse_pipeline.cli.database import open_database
     from tradepulse_pipeline.database.configurations import get, transitions
+    from tradepulse_pipeline.database.monitoring import reports_of
     from tradepulse_pipeline.strategies.own import register_own_strategies
 
     settings = load_settings()
@@ -132,8 +137,9 @@ def show(
     with open_database(settings) as database:
         row = get(database, configuration_id)
         stages = transitions(database, row.id)
+        looks = reports_of(database, row.id, limit=1) if as_json else []
     if as_json:
-        console.print_json(_document(row))
+        console.print_json(_document(row, looks))
         return
     page = console.stdout()
     print_verdict(page, row, stages)
@@ -159,18 +165,27 @@ def show(
     _print_stages(page, stages)
 
 
-def _document(row: ConfigurationRow) -> dict[str, Any]:
+def _document(row: ConfigurationRow, looks: list[MonitoringReport]) -> dict[str, Any]:
     """Return the V3 document with its sections in their order, which the database does not keep.
 
-    Its stage, and whether its candles have become others since, are not what was stored at its birth.
+    Its stage, what monitoring found last, and whether its candles have become others since, are not what was stored at
+    its birth.
     """
-    from tradepulse_pipeline.configurations.template import Template, with_stage
+    from tradepulse_pipeline.configurations.template import Template, with_health, with_stage
 
     document = with_stage(Template.model_validate(row.template).model_dump(mode="json"), row.lifecycle_stage)
+    for look in looks:
+        document = with_health(document, look.figures, months=_whole_months(row.data_end, look.through))
     for configuration in document["configurations"]:
         configuration["parameters"] = _ordered(row)
         configuration["metadata"] |= {"is_stale": row.stale_at is not None, "stale_reason": row.stale_reason}
     return document
+
+
+def _whole_months(start: datetime, end: datetime) -> int:
+    start, end = start.astimezone(UTC), end.astimezone(UTC)
+    months = 12 * (end.year - start.year) + end.month - start.month
+    return months - ((end.day, end.time()) < (start.day, start.time()))
 
 
 def _ordered(row: ConfigurationRow) -> dict[str, float]:

@@ -217,3 +217,30 @@ def with_stage(document: Mapping[str, Any], stage: str) -> dict[str, Any]:
     (configuration,) = document["configurations"]
     size = configuration["risk_allocation"] | {"stage_multiplier": STAGE_MULTIPLIERS[cast("Stage", stage)]}
     return {**document, "configurations": [configuration | {"status": stage, "risk_allocation": size}]}
+
+
+def with_health(document: Mapping[str, Any], figures: Mapping[str, Any], *, months: int) -> dict[str, Any]:
+    """Return a document of one configuration with what the latest look of monitoring found of its health.
+
+    ``performance_degradation`` is the share of its lifetime's Sharpe ratio that the last 30 paper days lack: 0.5 and
+    more is the death signal; null where the lifetime's is not above 0.
+
+    Parameters
+    ----------
+    figures : mapping
+        Those of a monitoring report.
+    months : int
+        Whole months from the last candle of the training to the last candle that was looked at.
+    """
+    (configuration,) = document["configurations"]
+    rolling, lifetime = figures["rolling_30d_sharpe"], figures["lifetime_sharpe_ratio"]
+    is_measured = rolling is not None and lifetime is not None and lifetime > 0
+    signals = {name: signal["is_on"] for name, signal in figures["death_signals"].items()}
+    health = configuration["pattern_health"] | {
+        "months_since_discovery": months,
+        "performance_degradation": 1.0 - rolling / lifetime if is_measured else None,
+        "death_signals": {name: signals[name] for name in DeathSignals.model_fields},
+        "death_signal_count": sum(is_on is True for is_on in signals.values()),
+        "resurrection_score": figures["resurrection_score"],
+    }
+    return {**document, "configurations": [configuration | {"pattern_health": health}]}

@@ -139,8 +139,8 @@ def _sharpe(past: Record, paper: Record) -> DeathSignal:
     rolling, lifetime = paper.rolling_sharpe_ratio, lifetime_sharpe(past, paper)
     if rolling is None:
         return _not_measured(name, f"Not measured: it takes {ROLLING_DAYS} paper days, there are {len(paper.day)}.")
-    if lifetime is None or lifetime <= 0:
-        return _not_measured(name, "Not measured: its lifetime's Sharpe ratio is not above 0, so half of it is no bar.")
+    if lifetime is None:
+        return _not_measured(name, "Not measured: there is no record.")
     threshold = SHARPE_SHARE * lifetime
     return DeathSignal(name=name, is_on=rolling < threshold, figure=rolling, threshold=threshold, definition=definition)
 

@@ -10,7 +10,8 @@ import numpy as np
 from tradepulse_pipeline.market.candles import FloatArray
 from tradepulse_pipeline.monitoring.prediction import REACHED_BY, continuations
 
-#: Chance of an alarm within the horizon, while results go on as they were, that is not exceeded.
+#: Chance of an alarm within 50 trades, while results go on as they were, that is not exceeded: docs/monitoring.md
+#: tells what was measured.
 FALSE_ALARM_RATE: Final = 0.05
 
 #: Trades over which that chance is taken; a longer record has the next multiple of it.
@@ -37,7 +38,8 @@ class Drift:
         The test's statistic after the last trade (at the alarm, where there was one), and where it raises the alarm;
         in standard deviations of a trade's result.
     horizon : int
-        Trades within which an alarm has a chance below 5 % while results go on as they were.
+        Trades within which 2 % of the continuations raise an alarm. Records that go on as they were do so more often,
+        the more so the fewer trades are usual: docs/monitoring.md has measured rates.
     """
 
     detected_at: int | None

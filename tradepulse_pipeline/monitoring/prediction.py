@@ -12,6 +12,7 @@ from tradepulse_pipeline.validation.bootstrap import optimal_block_length, stati
 
 #: Share of the continuations that may cross a limit which records that go on as they were are to cross in fewer than
 #: 5 % of cases: a short record is uncertain of its own spread, too, and so is the limit. With 5 % here 10 % crossed it.
+#: docs/monitoring.md has what was measured for each limit.
 REACHED_BY: Final = 0.02
 
 #: Numbers that are drawn at once: bounds the memory.

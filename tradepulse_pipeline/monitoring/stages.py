@@ -105,8 +105,8 @@ def decide(health: Health) -> Verdict:
     1. A fill rate below 0.7 (over 10 trades or more) leads from any stage above to PAPER.
     2. From VALIDATION or MATURE to DECAY lead: two or more death signals; the paper record below the predicted band;
        drift of the trade results; a Sharpe ratio of 30 days below half of the lifetime's *and* below what it hardly
-       ever falls to. Half of the lifetime's alone is one death signal: over 30 days a healthy Sharpe ratio falls that
-       far more often than not within a year.
+       ever falls to. Half of the lifetime's alone is one death signal: 30 days of a Sharpe ratio are noise for the
+       most part, and almost every healthy record is under half within 90 days (measured: docs/monitoring.md).
     3. From DECAY to PAPER after 30 days of candles.
     4. From PAPER back to VALIDATION, for a configuration that was above PAPER once and is not simulated: its paper
        record since it fell passes the gates of the lifecycle anew (at least 30 trades, a net profit, a Sharpe ratio
@@ -189,6 +189,8 @@ def _steady(health: Health) -> str:
         return "It has decayed: a retraining is due."
     if not health.n_trades:
         return "No paper trade has closed yet."
+    if why := _signs_of_decay(health):
+        return f"It stays in {health.stage}, where signs of decay move nothing. {'; '.join(why)}."
     signals = ", ".join(health.death_signals)
     return f"Nothing to act on: {'1 death signal, ' + signals if signals else 'no death signal'}."
 

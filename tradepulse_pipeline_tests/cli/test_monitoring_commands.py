@@ -65,6 +65,13 @@ def test_watching_a_configuration_and_replaying_its_breakers(trained, run):
     through = datetime.fromisoformat(look["through"])
     assert abs(datetime.now(UTC) + timedelta(days=10) - through) < timedelta(hours=2)
 
+    (entry,) = json.loads(run("show", trained, "--json").stdout)["configurations"]
+    health, figures = entry["pattern_health"], look["figures"]
+    assert health["death_signals"] == {name: one["is_on"] for name, one in figures["death_signals"].items()}
+    assert health["death_signal_count"] == list(health["death_signals"].values()).count(True)
+    assert health["months_since_discovery"] == 0
+    assert health["performance_degradation"] is None  # it takes 30 paper days
+
     found = run("breakers", "ffffffff")
     assert found.exit_code == 2
     assert "There is no configuration ffffffff" in found.stderr

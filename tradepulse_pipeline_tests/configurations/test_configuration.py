@@ -332,3 +332,28 @@ def test_without_trades_execution_was_not_measured():
     configuration = built(metrics=nothing, trades=pl.DataFrame({"trade_return": pl.Series([], dtype=pl.Float64)}))
     assert configuration.lifecycle_stage == "PAPER"
     assert set(configuration.template["configurations"][0]["execution_metrics"].values()) == {None}
+
+
+def test_health_is_what_monitoring_found_last():
+    from tradepulse_pipeline.configurations.template import PatternHealth, with_health
+
+    document = {"configurations": [{"id": "x", "pattern_health": PatternHealth(months_since_discovery=0).model_dump()}]}
+    states = dict(zip(PatternHealth().death_signals.model_dump(), (True, None, False, True, False, False), strict=True))
+    figures = {
+        "rolling_30d_sharpe": 0.5,
+        "lifetime_sharpe_ratio": 2.0,
+        "resurrection_score": 0.25,
+        "death_signals": {name: {"is_on": is_on} for name, is_on in states.items()},
+    }
+    (found,) = with_health(document, figures, months=3)["configurations"]
+    expected = {
+        "months_since_discovery": 3,
+        "performance_degradation": 0.75,
+        "death_signals": states,
+        "death_signal_count": 2,
+        "resurrection_score": 0.25,
+    }
+    assert found == {"id": "x", "pattern_health": document["configurations"][0]["pattern_health"] | expected}
+    for changed in ({"lifetime_sharpe_ratio": 0.0}, {"rolling_30d_sharpe": None}):
+        (found,) = with_health(document, figures | changed, months=3)["configurations"]
+        assert found["pattern_health"]["performance_degradation"] is None

@@ -93,8 +93,10 @@ def test_half_of_the_lifetime_s_sharpe_ratio():
         assert signal.threshold == pytest.approx(both.mean() / both.std(ddof=1) * 365**0.5 / 2)
         assert signal.is_on is is_on
     losing = replace(past, daily_return=generator.normal(-0.01, 0.01, 200), day=np.arange(200))
-    signal = signals_of(candles(N_DAYS), replace(paper, daily_return=poor, day=day), losing)[0]["sharpe_below_50pct"]
-    assert signal.is_on is None
+    for returns, is_on in ((poor, False), (poor - 0.05, True)):  # half of a lifetime's loss is a bar as well
+        signal = signals_of(candles(N_DAYS), replace(paper, daily_return=returns, day=day), losing)[0]
+        assert signal["sharpe_below_50pct"].threshold < 0
+        assert signal["sharpe_below_50pct"].is_on is is_on
     short = replace(paper, daily_return=poor[:29], day=day[:29])
     assert signals_of(candles(N_DAYS), short)[0]["sharpe_below_50pct"].is_on is None
 
