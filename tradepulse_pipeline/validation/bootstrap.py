@@ -17,8 +17,8 @@ from tradepulse_pipeline.validation.paths import follow_paths
 #: Deviations below this share of the largest value are rounding, not variation.
 _ROUNDING: Final = 1e-12
 
-#: Cosine transforms that a standard error is made of: cycles of twice the record and its fractions, down to half of it.
-_N_CYCLES: Final = 4
+#: Cosine transforms that a standard error is made of: cycles of twice the record and its fractions, down to two thirds of it.
+_N_CYCLES: Final = 3
 
 #: Numbers that are drawn at once: bounds the memory.
 _DRAWN_AT_ONCE: Final = 1 << 19
@@ -98,7 +98,7 @@ def bootstrap_intervals(
     ``(x* - x) / se*`` over the resamples, times ``se``, around x; Ledoit and Wolf (2008), Robust performance hypothesis
     testing with the Sharpe ratio, Journal of Empirical Finance 15(5). The standard error, of the record as of each
     resample, is that of the slowest cycles of the estimate's influence function: the mean square of its first
-    4 cosine transforms; Lazarus, Lewis, Stock and Watson (2018), HAR inference, Journal of Business & Economic
+    3 cosine transforms; Lazarus, Lewis, Stock and Watson (2018), HAR inference, Journal of Business & Economic
     Statistics 36(4), with fewer of them than proposed there, because the volatility of markets, and with it what a
     pattern earns, has cycles of months. Resamples spread too little, by about ``(2 b - 1) / n_days`` of the variance,
     because they vary around the mean of the record; their deviations are widened by as much.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -17,6 +18,7 @@ from tradepulse_pipeline.database.candles import store_candles
 from tradepulse_pipeline.database.configurations import list_configurations, transitions
 from tradepulse_pipeline.database.trials import searches_of, trials_of
 from tradepulse_pipeline.definitions import build_definitions
+from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.indicators.catalogue import ALL_INDICATORS
 from tradepulse_pipeline.indicators.frame import IndicatorFrame
 from tradepulse_pipeline.market.candles import Candles
@@ -423,10 +425,9 @@ def test_what_cannot_be_trained_says_why_in_a_sentence(train, key, settings, mes
         ({"gap_days": 6}, "gap_days: found 6, expected less than test_days"),
     ],
 )
-def test_wrong_settings_are_refused_in_a_step_before_anything_is_made(train, settings, message):
-    result = train("simulated:WRONG-USDT:5m", settings=SMALL.model_copy(update=settings))
-    assert message in error_of(result)
-    assert result.get_asset_materialization_events() == []
+def test_wrong_settings_are_refused_before_there_is_a_run(train, settings, message):
+    with pytest.raises(InvalidInputError, match=re.escape(message)):
+        train("simulated:WRONG-USDT:5m", settings=SMALL.model_copy(update=settings))
 
 
 def test_what_is_known_about_the_candles_goes_with_the_configuration(train, database):
