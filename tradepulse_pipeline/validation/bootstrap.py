@@ -17,7 +17,7 @@ from tradepulse_pipeline.validation.paths import follow_paths
 #: Deviations below this share of the largest value are rounding, not variation.
 _ROUNDING: Final = 1e-12
 
-#: Cosine transforms that a standard error is made of: cycles of twice the record and its fractions, down to two thirds of it.
+#: Cosine transforms that a standard error is made of: cycles of twice the record, the whole, and two thirds of it.
 _N_CYCLES: Final = 3
 
 #: Numbers that are drawn at once: bounds the memory.
