@@ -416,17 +416,19 @@ def power(options: argparse.Namespace) -> None:
 
 def calibration(options: argparse.Namespace) -> None:
     """Measure how often intervals of records of known origin hold the truth."""
-    drifts = drifts_for(CALIBRATED_EDGES)
+    edges = [edge_r for edge_r in CALIBRATED_EDGES if edge_r in options.edges]
+    lengths = [months for months in CALIBRATED_MONTHS if months in options.months]
+    drifts = drifts_for(edges)
     tasks = [
         History(number=FIRST_HISTORY + number, edge_r=edge_r, months=months, drift=drifts[edge_r])
         for number in range(options.histories)
-        for edge_r in CALIBRATED_EDGES
-        for months in CALIBRATED_MONTHS
+        for edge_r in edges
+        for months in lengths
     ]
     rows = measure_all("calibration", tasks, options.workers, options.results)
     table = []
-    for edge_r in CALIBRATED_EDGES:
-        for months in CALIBRATED_MONTHS:
+    for edge_r in edges:
+        for months in lengths:
             cell = in_cell(rows, edge_r, months)
             if cell:
                 covered = coverage(cell)
