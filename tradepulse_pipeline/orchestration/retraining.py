@@ -30,6 +30,7 @@ from tradepulse_pipeline.orchestration.names import (
     PARTITION_TAG,
     SIMULATED_TAG,
     TRAINING_JOB_TAG,
+    WILL_RETRY_TAG,
     branch_name,
     monitoring_job_name,
     training_job_name,
@@ -185,6 +186,9 @@ class _Situation:
         again = "For the same cause it is not trained again by itself, but by you:"
         page = f"{again} 'Materialize all…', 'Failed and missing', on the page of its job."
         said = _short(filed.error_message or "without a word")
+        run = self._run_of(filed.job_id, due.series)
+        if filed.status == "failed" and run is not None and _goes_on(run):
+            return f"the process of a run of {job} died, which is launched again by itself."
         match filed.status:
             case "running":
                 return f"{job} is at it."
@@ -194,7 +198,6 @@ class _Situation:
                 return f"{job} was cancelled. {page}"
             case "completed":
                 return f"{job} came to no new configuration: {said} {again} launch its job."
-        run = self._run_of(filed.job_id, due.series)
         if run is not None and run.is_finished:
             return f"run {run.run_id[:8]} of {job} has ended as {run.status.value} before it began. {page}"
         return None if run is None else f"{job} waits for its run {run.run_id[:8]}, which is {run.status.value}."
@@ -228,7 +231,13 @@ def _in_progress(instance: dg.DagsterInstance, series: Sequence[SeriesKey]) -> S
     if not series:
         return []
     tags = {PARTITION_TAG: sorted({str(one) for one in series})}
-    return instance.get_runs(filters=dg.RunsFilter(statuses=list(IN_PROGRESS_RUN_STATUSES), tags=tags))
+    statuses = [dg.DagsterRunStatus.QUEUED, *IN_PROGRESS_RUN_STATUSES]
+    return instance.get_runs(filters=dg.RunsFilter(statuses=statuses, tags=tags))
+
+
+def _goes_on(run: dg.DagsterRun) -> bool:
+    """Whether the latest run of a training has not ended, or is to be followed by another by itself."""
+    return not run.is_finished or run.tags.get(WILL_RETRY_TAG) == "true"
 
 
 def _trains(run: dg.DagsterRun, strategy: Strategy) -> bool:

@@ -76,9 +76,8 @@ def _build(timeframe: Timeframe) -> dg.ScheduleDefinition:
 
 def _being_updated(instance: dg.DagsterInstance, keys: list[str]) -> set[str]:
     """Return the series that a run of the job waits for or works on: further ones would only queue up behind it."""
-    filters = dg.RunsFilter(
-        job_name=UPDATE_MARKET_DATA.name, statuses=list(IN_PROGRESS_RUN_STATUSES), tags={PARTITION_TAG: keys}
-    )
+    statuses = [dg.DagsterRunStatus.QUEUED, *IN_PROGRESS_RUN_STATUSES]
+    filters = dg.RunsFilter(job_name=UPDATE_MARKET_DATA.name, statuses=statuses, tags={PARTITION_TAG: keys})
     return {run.tags[PARTITION_TAG] for run in instance.get_runs(filters=filters)}
 
 
