@@ -34,7 +34,11 @@ from tradepulse_pipeline.orchestration.sensors.batches import build_failed_batch
 from tradepulse_pipeline.orchestration.sensors.markets import build_declared_markets, build_new_listings
 from tradepulse_pipeline.orchestration.sensors.monitoring import follow_new_candles
 from tradepulse_pipeline.orchestration.sensors.retraining import build_retraining_sensors
-from tradepulse_pipeline.orchestration.sensors.training_runs import cancelled_trainings, failed_trainings
+from tradepulse_pipeline.orchestration.sensors.training_runs import (
+    cancelled_trainings,
+    failed_trainings,
+    finished_trainings,
+)
 from tradepulse_pipeline.settings import load_settings
 from tradepulse_pipeline.strategies.base import Strategy
 from tradepulse_pipeline.strategies.own import register_own_strategies
@@ -75,9 +79,10 @@ def build_definitions(
         sensors=[
             failed_trainings,
             cancelled_trainings,
+            finished_trainings,
             alert_failed_runs,
             alert_stage_changes,
-            build_failed_batches(trainings),
+            build_failed_batches(trainings, usual),
             build_declared_markets(usual),
             build_new_listings(usual),
             *build_retraining_sensors(chosen, usual),

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from tradepulse_pipeline.errors import InvalidInputError
+from tradepulse_pipeline.progress import duration as duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -172,24 +173,6 @@ def number(value: float | None, digits: int = 2) -> str:
 def percent(value: float | None, digits: int = 1) -> str:
     """Return a fraction as per cent: 0.0123 is 1.2 %."""
     return "–" if value is None or not math.isfinite(value) else f"{number(100 * value, digits)} %"
-
-
-def duration(seconds: float) -> str:
-    """Return a span of time in its two largest units.
-
-    Examples
-    --------
-    >>> duration(0.4), duration(75), duration(7_300), duration(200_000)
-    ('0 s', '1 min 15 s', '2 h 1 min', '2 d 7 h')
-    """
-    rest = round(seconds)
-    counts = []
-    for name, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        counts.append((rest // size, name))
-        rest %= size
-    first = next((position for position, (count, _) in enumerate(counts) if count), len(counts) - 1)
-    largest, *others = counts[first : first + 2]
-    return " ".join(f"{count} {name}" for count, name in (largest, *(other for other in others if other[0])))
 
 
 def _profit_factor(value: float | None) -> str:

@@ -48,17 +48,19 @@ def _end_gone_runs(settings: Settings, database: Database, run_ids: list[str]) -
 
     from tradepulse_pipeline.database.training_jobs import mark_interrupted
     from tradepulse_pipeline.orchestration.launch import open_instance
-    from tradepulse_pipeline.orchestration.training_jobs import end_job
+    from tradepulse_pipeline.orchestration.training_jobs import end_jobs
 
     with open_instance(settings.project_dir) as instance:
         for run_id in run_ids:
             run = instance.get_run_by_id(run_id)
             if run is None:
                 mark_interrupted(database, _REASON, run_ids=[run_id])
+            elif run.status is DagsterRunStatus.SUCCESS:
+                end_jobs(database, run, instance, "completed", None)
             elif run.status is DagsterRunStatus.CANCELED:
-                end_job(database, run, "cancelled", None)
+                end_jobs(database, run, instance, "cancelled", None)
             elif run.is_finished:
-                end_job(database, run, "failed", _REASON)
+                end_jobs(database, run, instance, "failed", _REASON)
             elif instance.run_launcher.check_run_worker_health(run).status is WorkerStatus.FAILED:
                 instance.report_run_failed(run, _REASON)
-                end_job(database, run, "failed", _REASON)
+                end_jobs(database, run, instance, "failed", _REASON)

@@ -131,7 +131,12 @@ def search_batches(
             best = max(best, float(np.nanmax(objective, initial=-np.inf)))
             on_progress(
                 Progress(
-                    phase="search", done=done, total=planned, unit="trials", best=best if np.isfinite(best) else None
+                    phase="search",
+                    done=done,
+                    total=planned,
+                    unit="trials",
+                    best=best if np.isfinite(best) else None,
+                    measure=settings.objective.replace("_", " "),
                 )
             )
             yield Trials(combination=part, metrics=metrics, objective=objective)

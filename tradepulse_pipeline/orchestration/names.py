@@ -9,6 +9,9 @@ from tradepulse_pipeline.strategies.base import Strategy
 #: Module and attribute of what Dagster loads; ``workspace.yaml`` and pyproject.toml name the same.
 DEFINITIONS: Final = ("tradepulse_pipeline.definitions", "defs")
 
+#: What the code location is called, in ``workspace.yaml`` and pyproject.toml as in links.
+LOCATION: Final = "tradepulse"
+
 #: Run tag with the id of the training job that a run belongs to; a run without it is a training job of its own.
 TRAINING_JOB_TAG: Final = "tradepulse/training_job"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,11 +50,15 @@ def branch_key(strategy: Strategy, asset: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoredFrame:
-    """Candles to train on and their indicator columns, as the indicators asset stored them."""
+    """Candles to train on and their indicator columns, as the indicators asset stored them.
+
+    ``warnings`` are sentences about the candles: whatever is made of them carries these.
+    """
 
     candles: Candles
     columns: Mapping[str, FloatArray]
     fingerprint: str
+    warnings: tuple[str, ...] = ()
 
     def frame(self, strategy: Strategy) -> IndicatorFrame:
         """Return what ``strategy`` sees of it. Indicators of a user's own are computed here, by the code of now."""
@@ -72,12 +76,18 @@ class StoredTrials:
     artifact: Artifact
 
 
-def write_frame(store: ArtifactStore, series: SeriesKey, frame: IndicatorFrame, fingerprint: str) -> Artifact:
-    """Store candles and indicator columns of ``series``."""
+def write_frame(
+    store: ArtifactStore,
+    series: SeriesKey,
+    frame: IndicatorFrame,
+    fingerprint: str,
+    warnings: Sequence[str] = (),
+) -> Artifact:
+    """Store candles and indicator columns of ``series``, and what is notable about the candles."""
     import polars as pl
 
     columns = {name: getattr(frame, name) for name in CANDLE_COLUMNS} | dict(frame.columns)
-    metadata = {"series": str(series), "fingerprint": fingerprint}
+    metadata = {"series": str(series), "fingerprint": fingerprint, "warnings": json.dumps(list(warnings))}
     return store.write_parquet((INDICATORS,), series, pl.DataFrame(columns), metadata)
 
 
@@ -99,7 +109,8 @@ def read_frame(store: ArtifactStore, series: SeriesKey) -> StoredFrame:
             f"{INDICATORS} of {series}: the file {artifact.url} holds candles of {metadata['series']} or other ones "
             f"than it says. Materialize {INDICATORS} for {series} again."
         )
-    return StoredFrame(candles=candles, columns=columns, fingerprint=metadata["fingerprint"])
+    warnings = tuple(json.loads(metadata.get("warnings", "[]")))
+    return StoredFrame(candles=candles, columns=columns, fingerprint=metadata["fingerprint"], warnings=warnings)
 
 
 def search_version(strategy: Strategy, fingerprint: str, training: TrainingSettings, found: SearchResult) -> list[str]:

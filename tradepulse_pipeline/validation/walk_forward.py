@@ -163,6 +163,7 @@ class _OverallProgress:
                     total=self._total,
                     unit=progress.unit,
                     best=self._best,
+                    measure=progress.measure,
                     detail=f"train window {position + 1} of {n_parts}",
                 )
             )

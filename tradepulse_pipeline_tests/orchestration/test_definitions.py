@@ -111,6 +111,7 @@ def test_what_keeps_tables_true_watches_from_the_start_and_what_trains_rests():
             (
                 "failed_trainings",
                 "cancelled_trainings",
+                "finished_trainings",
                 "alert_failed_runs",
                 "alert_stage_changes",
                 "failed_batches",

@@ -39,7 +39,7 @@ from tradepulse_pipeline.progress import Progress
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.windows import WindowSettings
 from tradepulse_pipeline_tests.orchestration.conftest import ROOT, remove_data
-from tradepulse_pipeline_tests.orchestration.test_web_server import (
+from tradepulse_pipeline_tests.orchestration.web_server import (
     ADD_PARTITION,
     REPOSITORY,
     TERMINATE,

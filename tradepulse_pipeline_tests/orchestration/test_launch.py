@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import dagster as dg
 import psutil
@@ -24,7 +24,7 @@ from tradepulse_pipeline.optimizers.settings import SearchSettings
 from tradepulse_pipeline.orchestration.launch import open_instance, run_training
 from tradepulse_pipeline.orchestration.launcher import PROCESS_TAG, LocalRunLauncher
 from tradepulse_pipeline.orchestration.resources import DatabaseResource
-from tradepulse_pipeline.orchestration.training_jobs import end_job
+from tradepulse_pipeline.orchestration.training_jobs import end_jobs
 from tradepulse_pipeline.processes import this_process
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.windows import WindowSettings
@@ -188,10 +188,15 @@ class TestARunWhoseProcessIsGone:
         job_id, run = job(series), dg.DagsterRun(job_name="train", run_id=str(uuid4()))
         tagged = run.with_tags({"tradepulse/training_job": str(job_id)})
         training_jobs.start_series(database, job_id, series, run_id=run.run_id)
-        end_job(database, tagged, status, "killed")
-        end_job(database, tagged, "failed", "said twice")
+        with open_instance() as instance:
+            end_jobs(database, tagged, instance, status, "killed")
+            end_jobs(database, tagged, instance, "failed", "said twice")
         found = training_jobs.get(database, job_id)
         assert (found.status, found.series[0].error_message) == (status, "killed")
 
     def test_a_run_that_trained_nothing_concerns_no_job(self, database):
-        end_job(database, dg.DagsterRun(job_name="update_market_data", run_id=str(uuid4())), "failed", None)
+        run = dg.DagsterRun(job_name="update_market_data", run_id=str(uuid4()))
+        with open_instance() as instance:
+            end_jobs(database, run, instance, "failed", None)
+        with pytest.raises(InvalidInputError, match="no training job"):
+            training_jobs.get(database, UUID(run.run_id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from uuid import UUID
 
 import dagster as dg
 import pytest
@@ -18,7 +19,6 @@ from tradepulse_pipeline.orchestration.followed import declared_among, follow, s
 from tradepulse_pipeline.orchestration.launch import _web_origin
 from tradepulse_pipeline.orchestration.names import PARTITION_TAG, TRAINING_JOB_TAG
 from tradepulse_pipeline.orchestration.resources import DatabaseResource
-from tradepulse_pipeline.orchestration.training_jobs import job_id_of
 from tradepulse_pipeline.strategies.registry import get_strategy
 from tradepulse_pipeline_tests.loopback import Fault, LoopbackExchange
 from tradepulse_pipeline_tests.orchestration.control_room import QUIET, control_room
@@ -236,7 +236,7 @@ def test_the_daemon_adds_and_trains_a_declared_series(declare, database, tmp_pat
         tick = room.tick("declared_markets")
         (run,) = room.instance.get_runs()
         assert (run.is_success, tick.run_ids) == (True, [run.run_id])
-        assert training_jobs.get(database, job_id_of(run)).status == "completed"
+        assert training_jobs.get(database, UUID(run.tags[TRAINING_JOB_TAG])).status == "completed"
         assert room.partitions(dg.AssetKey(["liquidity_sweep_v3", "trained_configurations"])) == ({key}, set())
         assert room.tick("declared_markets").skip_reason == "1 series are declared, and all have been asked for."
         declare()

@@ -24,6 +24,7 @@ from tradepulse_pipeline.orchestration.presentation import (
     overfitting_histogram,
     parameter_grid,
     parameter_heat_map,
+    trainings_chart,
     trials_histogram,
 )
 from tradepulse_pipeline.orchestration.presentation.plots import MAX_IMAGE_BYTES, ParameterGrid
@@ -106,6 +107,9 @@ def the_largest():
     yield "ladder", ladder, ("Costs", names[:8], 1_000 * noise[:8]), {}
     yield "decay_curve", decay_curve, ("Decay", np.arange(n), noise, noise - 1, noise + 1), {}
     yield "overfitting_histogram", overfitting_histogram, (np.linspace(-9, 9, 41), np.arange(40)), {"probability": 0.3}
+    stages = ["PAPER", "MATURE"] * 10
+    names = [f"v{k}" for k in range(20)]
+    yield "trainings", trainings_chart, (names, np.sin(np.arange(20.0)), np.cos(np.arange(20.0)), stages), {}
 
 
 LARGEST = [pytest.param(*values, id=name) for name, *values in the_largest()]
@@ -325,6 +329,16 @@ def test_decay_is_drawn_where_it_is_known():
     assert axes.collections[0].get_paths()[0].vertices[:, 1].max() == pytest.approx(0.03)
 
 
+def test_trainings_follow_each_other_and_stages_are_written_where_they_change():
+    sharpe, in_sample = np.array([1.0, math.nan, 0.4, 2.0]), np.array([3.0, 2.5, 2.0, 2.2])
+    stages = ["DISCOVERY", "PAPER", "PAPER", "MATURE"]
+    (axes,) = figure(trainings_chart, ["v1", "v2", "v3", "v4"], sharpe, in_sample, stages).axes
+    np.testing.assert_array_equal(line(axes, "out-of-sample").get_ydata(), sharpe)
+    np.testing.assert_array_equal(line(axes, "in-sample, mean").get_ydata(), in_sample)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["v1", "v2", "v3", "v4"]
+    assert [(text.xy[0], text.get_text()) for text in axes.texts] == [(0, "DISCOVERY"), (3, "MATURE")]
+
+
 def test_the_lower_half_of_the_ranks_is_told_apart():
     drawn = figure(overfitting_histogram, np.linspace(-2, 2, 5), np.array([1, 3, 1, 0]), probability=0.8)
     (axes,) = drawn.axes
@@ -350,6 +364,7 @@ NONE = np.empty(0)
             fan_chart("Fan", *a_fan(np.full((5, 3), math.nan)), **OF_TRADES, ruin_level=1.0, probability_of_ruin=0.0),
             "Fan: probability of ruin 0.0%: nothing to draw.",
         ),
+        (trainings_chart([], NONE, NONE, []), "Sharpe ratio from training to training: nothing to draw."),
         (trials_histogram(NAN, name="Sharpe ratio"), "Sharpe ratio of the trials: nothing to draw."),
         (parameter_heat_map(None, name="profit"), "profit by two parameters: nothing to draw."),
         (bars_with_intervals("By side", ["long"], *np.ones((3, 1)), np.zeros(1, int)), "By side: nothing to draw."),
@@ -367,6 +382,7 @@ def test_of_nothing_a_sentence_says_so(image, sentence):
     [
         equity_curve("Equity", days(3), np.full(3, 100.0), initial_capital=100.0),
         fan_chart("Fan", *a_fan(np.ones((5, 2))), **OF_TRADES, ruin_level=0.5, probability_of_ruin=0.0),
+        trainings_chart(["v1"], np.ones(1), np.full(1, math.nan), ["PAPER"]),
         trials_histogram(np.ones(1), name="Sharpe ratio", chosen=1.0),
         trials_histogram(np.full(50, -3.0), name="Sharpe ratio"),
         ladder("Costs", ["none"], np.zeros(1)),

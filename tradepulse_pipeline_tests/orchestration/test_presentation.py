@@ -15,12 +15,16 @@ from tradepulse_pipeline.orchestration.presentation import (
     IN_SAMPLE,
     MAX_ROWS,
     METRICS_SHOWN,
+    links,
     metrics_table,
     moment,
+    record_figures,
     simulated_metadata,
     table,
+    warnings_metadata,
     wide_table,
 )
+from tradepulse_pipeline.strategies.registry import get_strategy
 
 
 def test_a_table_without_rows_still_has_its_columns():
@@ -68,3 +72,41 @@ def test_only_simulated_series_are_called_so():
 def test_times_are_utc():
     assert moment(1_704_067_200_000).value == 1_704_067_200.0
     assert moment(None).value == "none"
+
+
+def test_pages_lead_to_each_other_in_a_line_that_dagster_writes_out():
+    see = links(
+        SeriesKey.parse("binance:BTC-USDT:5m"),
+        {"the candles": ("market_data",), "the search": ("supply_shock_v3", "optimization_results")},
+        get_strategy("SUPPLY_SHOCK_V3"),
+    )
+    partition = "view=partitions&partition=binance%3ABTC-USDT%3A5m"
+    assert see.value.split(" · ") == [
+        f"[the candles](/assets/market_data?{partition})",
+        f"[the search](/assets/supply_shock_v3/optimization_results?{partition})",
+        "[train again](/locations/tradepulse/jobs/train_supply_shock_v3)",
+    ]
+    assert len(see.value) < 1_000
+
+
+@pytest.mark.parametrize("prefix", ["oos", "test"])
+def test_figures_that_are_plotted_are_called_what_they_are_and_undefined_ones_left_out(prefix):
+    metrics = Metrics(**{**dict.fromkeys(METRIC_NAMES, 0.5), "profit_factor": math.nan, "sample_size": 12.0})
+    record = SimpleNamespace(
+        metrics=metrics,
+        in_sample=None,
+        is_out_of_sample=prefix == "oos",
+        cost_per_trade_r=0.25,
+        p_value=None,
+        total_trials=100,
+    )
+    figures = record_figures(record)
+    assert figures[f"{prefix}_sharpe_ratio"] == 0.5
+    assert (figures[f"{prefix}_trades"], figures["cost_per_trade_r"], figures["total_trials"]) == (12, 0.25, 100)
+    assert not {f"{prefix}_profit_factor", "in_sample_sharpe_ratio", "p_value"} & figures.keys()
+    assert all(name.startswith(prefix) for name in figures if name not in ("cost_per_trade_r", "total_trials"))
+
+
+def test_warnings_are_there_only_where_something_is_notable():
+    assert warnings_metadata(()) == {}
+    assert warnings_metadata(("A gap.", "A spike.")) == {"data_warnings": "A gap.\nA spike."}

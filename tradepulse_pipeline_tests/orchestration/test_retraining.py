@@ -28,12 +28,14 @@ from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.series import MS_PER_DAY, TIMEFRAMES, SeriesKey, Timeframe
 from tradepulse_pipeline.market.sources.simulated import SimulatedMarketSettings, simulate
 from tradepulse_pipeline.optimizers.settings import SearchSettings
+from tradepulse_pipeline.orchestration.launch import _web_origin
+from tradepulse_pipeline.orchestration.names import WILL_RETRY_TAG
 from tradepulse_pipeline.orchestration.resources import DatabaseResource, SettingsResource
 from tradepulse_pipeline.orchestration.schedules.candles import build_candle_schedules, cron_of
 from tradepulse_pipeline.orchestration.schedules.monitoring import build_monitoring_schedule
 from tradepulse_pipeline.orchestration.schedules.retraining import build_retraining_schedules, default_cron
 from tradepulse_pipeline.orchestration.sensors.retraining import CAUSES, MOST_PER_TICK
-from tradepulse_pipeline.orchestration.training_jobs import end_job
+from tradepulse_pipeline.orchestration.training_jobs import end_jobs
 from tradepulse_pipeline.strategies.registry import get_strategy, strategy_names
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.windows import WindowSettings
@@ -61,6 +63,9 @@ FIGURES = dict.fromkeys(
     )
 )
 DOCUMENTS = ("parameters", "in_sample_metrics", "out_of_sample_metrics", "template", "dependency_versions")
+
+#: A run that waits in the queue, and one that has been launched.
+UNDER_WAY = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING)
 
 _numbers = itertools.count(1)
 
@@ -334,11 +339,21 @@ class TestEachCause:
         (request,) = tick(sensor, instance)
         run = launched(instance, request)
         training_jobs.start_series(database, job_of(request), SeriesKey.parse(BTC), run_id=run.run_id)
-        end_job(database, run, end, "The exchange is gone.")
+        end_jobs(database, run, instance, end, "The exchange is gone.")
         instance.delete_run(run.run_id)  # by then it may have been pruned
         said = tick(sensor, instance)
         assert ("failed: The exchange is gone." if end == "failed" else "was cancelled.") in said
         assert "'Failed and missing'" in said
+
+    def test_a_run_whose_process_died_is_launched_again_by_dagster(self, database, instance, sensor):
+        BRING_ABOUT[sensor](database, trained(database, BTC))
+        (request,) = tick(sensor, instance)
+        run = launched(instance, request)
+        training_jobs.start_series(database, job_of(request), SeriesKey.parse(BTC), run_id=run.run_id)
+        instance.add_run_tags(run.run_id, {WILL_RETRY_TAG: "true"})
+        instance.report_run_failed(run)
+        end_jobs(database, run, instance, "failed", "Its process is gone.")
+        assert "died, which is launched again by itself." in tick(sensor, instance)
 
     def test_a_run_that_ended_before_it_began_is_not_repeated(self, database, instance, sensor):
         BRING_ABOUT[sensor](database, trained(database, BTC))
@@ -436,12 +451,16 @@ def test_what_a_switched_off_sensor_left_behind_blocks_nobody(database, instance
         ({}, frozenset({dg.AssetKey("market_data")}), False),
     ],
 )
-def test_a_run_that_somebody_launched_by_hand_comes_first(database, instance, tags, assets, is_training):
+@pytest.mark.parametrize("status", UNDER_WAY)
+def test_a_run_that_somebody_launched_by_hand_comes_first(
+    database, instance, in_project, tags, assets, is_training, status
+):
     decay(database, trained(database, BTC))
     create_run_for_test(
         instance,
         job_name="some_job",
-        status=dg.DagsterRunStatus.STARTING,
+        status=status,
+        remote_job_origin=_web_origin(in_project, "some_job"),
         tags={**tags, "dagster/partition": BTC},
         asset_selection=assets,
     )
@@ -599,7 +618,7 @@ def test_whatever_happens_no_cause_is_trained_for_twice_and_no_series_twice_at_o
                 job_id, series = UUID(run.tags["tradepulse/training_job"]), SeriesKey.parse(what)
                 training_jobs.start_series(database, job_id, series, run_id=run.run_id)
                 if how == "fail":
-                    end_job(database, run, "failed", "no luck")
+                    end_jobs(database, run, instance, "failed", "no luck")
                     instance.report_run_failed(run)
                     del runs[what]
                 elif how == "succeed":
@@ -705,7 +724,7 @@ class TestTheWeeklySchedule:
     )
     def test_a_wrong_setting_is_named(self, setting, message):
         with pytest.raises(InvalidInputError, match=message):
-            build_definitions([STRATEGY], setting)
+            build_definitions([STRATEGY], retraining_schedule=setting)
 
 
 class TestTheSchedulesOfCandles:
@@ -733,13 +752,15 @@ class TestTheSchedulesOfCandles:
         instance.add_dynamic_partitions("series", ["simulated:BTC-USDT:4h"])
         assert scheduled("update_candles_4h", instance) == "Every 4h series is simulated: there is no market to ask."
 
-    def test_runs_do_not_pile_up_behind_one_that_has_not_ended(self, instance, told):
+    @pytest.mark.parametrize("status", UNDER_WAY)
+    def test_runs_do_not_pile_up_behind_one_that_has_not_ended(self, instance, in_project, told, status):
         for key in (BTC, ETH):
             create_run_for_test(
                 instance,
                 job_name="update_market_data",
                 tags={"dagster/partition": key},
-                status=dg.DagsterRunStatus.STARTING,
+                status=status,
+                remote_job_origin=_web_origin(in_project, "update_market_data"),
             )
         assert [one.partition_key for one in scheduled("update_candles_5m", instance)] == [SOL]
         assert told == [f"Left out, since a run that fetches their candles has not ended: {BTC}, {ETH}."]
@@ -787,5 +808,6 @@ def test_what_costs_rests_until_it_is_switched_on():
     repository = defs.get_repository_def()
     resting = {one.name for one in repository.sensor_defs if one.default_status is dg.DefaultSensorStatus.STOPPED}
     assert {cause.sensor_name for cause in CAUSES} <= resting
-    assert all(one.default_status is dg.DefaultScheduleStatus.STOPPED for one in repository.schedule_defs)
+    awake = {one.name for one in repository.schedule_defs if one.default_status is dg.DefaultScheduleStatus.RUNNING}
+    assert awake == {"prune_runs_nightly"}
     assert all(one.description for one in (*repository.schedule_defs, *repository.sensor_defs))

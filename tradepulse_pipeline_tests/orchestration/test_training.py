@@ -145,6 +145,10 @@ def test_a_training_makes_every_asset_and_stores_a_configuration(train, database
     assert figures["oos_sharpe_ratio"] == round(configuration.sharpe_ratio, DECIMALS)
     assert figures["oos_trades"] == configuration.sample_size > 0
     assert figures["verdict"] == f"PAPER: {transitions(database, configuration.id)[0].reason}"
+    assert [row.data["version"] for row in figures["trainings"].records] == [1]
+    assert {metadata_of(result, asset, key)["fingerprint"] for asset in CHAIN} == {configuration.data_fingerprint}
+    for asset in CHAIN[1:]:
+        assert "/assets/market_data?view=partitions" in metadata_of(result, asset, key)["see"]
     assert metadata_of(result, RECORD, key)["oos_net_profit"] == round(configuration.net_profit, DECIMALS)
     for asset, plots in (
         (CHAIN[0], ["close"]),
@@ -204,6 +208,10 @@ def test_the_same_training_again_is_the_next_version_with_the_same_figures(train
     assert (old.version, old.is_active, new.version, new.is_active) == (1, False, 2, True)
     assert old.parameters == new.parameters
     assert old.out_of_sample_metrics == new.out_of_sample_metrics
+    earlier, later = (metadata_of(result, CONFIGURATIONS, key) for result in (first, second))
+    assert [row.data["version"] for row in later["trainings"].records] == [2, 1]
+    plotted = [{name for name, value in page.items() if isinstance(value, int | float)} for page in (earlier, later)]
+    assert plotted[0] == plotted[1] >= {"oos_sharpe_ratio", "oos_net_profit", "oos_trades", "version"}
     for asset in CHAIN[:3]:
         versions = [
             event.materialization.tags["dagster/data_version"]

@@ -31,7 +31,7 @@ from tradepulse_pipeline.orchestration.presentation import (
     table,
 )
 from tradepulse_pipeline.orchestration.resources import DatabaseResource, SettingsResource
-from tradepulse_pipeline.orchestration.training_jobs import claim_tagged_job, reporter
+from tradepulse_pipeline.orchestration.training_jobs import claim_jobs, reporter_to_all
 from tradepulse_pipeline.settings import load_settings
 
 #: Sentences of a verdict: a broken series has thousands.
@@ -144,16 +144,15 @@ def market_data(
     `simulated` makes candles up: they prove that the machinery works, and nothing about any market.
     """
     with told_plainly():
-        settings.training()  # refuses what contradicts itself before hours are spent on candles
-        history = settings.history()
+        training, history = settings.training(), settings.history()
         db = database.open()
         reports: dict[str, QualityReport] = {}
         fingerprints: list[str] = []
         all_series = series_of(context)
-        job_id = claim_tagged_job(context, db, all_series)
+        job_ids = claim_jobs(context, db, all_series, training, history)
         for series in all_series:
             make_sources = partial(_sources_of, db, series, settings.simulated_edge)
-            ingestion = refresh(db, series, history, make_sources, reporter(context, db, job_id, series))
+            ingestion = refresh(db, series, history, make_sources, reporter_to_all(context, db, job_ids, series))
             for warning in ingestion.warnings:
                 context.log.warning(warning)
             candles = history.select(candles_for_training(db, series, history.start_ms, history.end_ms))

@@ -22,19 +22,23 @@ from tradepulse_pipeline.orchestration.names import BATCH_TAG, SEARCH_POOL, bran
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
 from tradepulse_pipeline.orchestration.presentation import (
     METRICS_SHOWN,
+    candles_metadata,
     document,
+    links,
     parameter_grid,
     parameter_heat_map,
     place,
     simulated_metadata,
     table,
     trials_histogram,
+    warnings_metadata,
     wide_table,
     written,
 )
 from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource, SettingsResource
 from tradepulse_pipeline.orchestration.tables import (
     OPTIMIZATION_RESULTS,
+    WALK_FORWARD_VALIDATION,
     StoredTrials,
     branch_key,
     read_frame,
@@ -57,7 +61,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 #: How many of the latest window's best trials the page shows, and of their metrics which, as what, how written.
-_BEST: Final = 5
+_BEST: Final = 4
 _SHOWN: Final = (
     ("objective", "Objective", ",.2f"),
     ("net_profit", "Net profit", ",.2f"),
@@ -143,9 +147,23 @@ def build_optimization_results(strategy: Strategy) -> dg.AssetsDefinition:
                 context.add_asset_metadata(
                     {
                         **simulated_metadata(series),
-                        **_metadata(strategy, training, found, folder, forecast),
+                        "verdict": _verdict(found),
+                        **warnings_metadata(stored.warnings),
+                        "see": links(
+                            series,
+                            {
+                                "the candles": ("market_data",),
+                                "the out-of-sample record": branch_key(strategy, WALK_FORWARD_VALIDATION),
+                            },
+                            strategy,
+                        ),
+                        **_metadata(strategy, training, found, forecast),
                         **_plots(strategy, training, found, _latest_trials(store, series, strategy, folder)),
                         "look_ahead": causality.verdict,
+                        **candles_metadata(stored.candles, stored.fingerprint),
+                        "files": place(folder.url),
+                        "sha256": folder.sha256,
+                        "settings": document(training.to_json_dict()),
                     },
                     partition_key=str(series),
                 )
@@ -198,12 +216,10 @@ def _metadata(
     strategy: Strategy,
     training: TrainingSettings,
     found: SearchResult,
-    folder: TrialFolder,
     forecast: TradeForecast,
 ) -> dict[str, Any]:
     best = found.best.filter((found.best["window"] == LATEST) & (found.best["rank"] <= _BEST))
     return {
-        "verdict": _verdict(found),
         "expected_trades": forecast.verdict,
         "dagster/row_count": found.total_trials,
         "valid_trials": found.total_trials - found.invalid_trials,
@@ -214,9 +230,6 @@ def _metadata(
         "seed": training.search.seed,
         "best_of_latest_window": _side_by_side(strategy, list(best.iter_rows(named=True))),
         **(_front(strategy, training, found) if training.search.further_objectives else {}),
-        "files": place(folder.url),
-        "sha256": folder.sha256,
-        "settings": document(training.to_json_dict()),
     }
 
 

@@ -1,12 +1,13 @@
 """What a training comes to: parameters with their evidence, stored as a new version."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import dagster as dg
+import numpy as np
 
 from tradepulse_pipeline.configurations.configuration import (
     Configuration,
@@ -23,27 +24,34 @@ from tradepulse_pipeline.database.configurations import (
     Transition,
     by_id,
     insert_configuration,
+    list_configurations,
     mark_if_outdated,
     transitions,
 )
 from tradepulse_pipeline.database.connection import Database
 from tradepulse_pipeline.database.corrections import correct_job
-from tradepulse_pipeline.database.surroundings import surroundings_of
 from tradepulse_pipeline.database.trials import best_of, record_search
-from tradepulse_pipeline.market.quality import assess
+from tradepulse_pipeline.market.candles import FloatArray
 from tradepulse_pipeline.market.series import SeriesKey
 from tradepulse_pipeline.orchestration.failures import told_plainly
 from tradepulse_pipeline.orchestration.names import branch_name, code_version
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
 from tradepulse_pipeline.orchestration.presentation import (
+    DECIMALS,
+    candles_metadata,
     document,
+    links,
     metrics_table,
     record_figures,
     simulated_metadata,
     table,
+    trainings_chart,
+    warnings_metadata,
+    written,
 )
 from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource
 from tradepulse_pipeline.orchestration.tables import (
+    OPTIMIZATION_RESULTS,
     TRAINED_CONFIGURATIONS,
     WALK_FORWARD_VALIDATION,
     StoredTrials,
@@ -59,6 +67,12 @@ from tradepulse_pipeline.validation.record import OutOfSampleRecord
 
 if TYPE_CHECKING:
     from tradepulse_pipeline.database.connection import Connection
+
+#: What of the evidence is plotted from training to training.
+_EVIDENCE: Final = ("deflated_sharpe_ratio", "probability_of_backtest_overfitting", "corrected_p_value")
+
+#: Trainings that the page of a series looks back on.
+_MOST_VERSIONS: Final = 20
 
 _SQL_TYPES: Final = {
     "UUID": "uuid",
@@ -152,10 +166,8 @@ not measured is null there.""",
                     n_trials=record.total_trials,
                     run_id=context.run.run_id,
                 )
-                known = surroundings_of(db, series, stored.candles)
-                warnings = assess(stored.candles, known, name=str(series)).warnings
                 built = build_configuration(
-                    series, strategy, trials.training, record, lineage, datetime.now(UTC), warnings, evidence
+                    series, strategy, trials.training, record, lineage, datetime.now(UTC), stored.warnings, evidence
                 )
                 row = _store(db, job_id, series, strategy, built, trials, record, context.run.run_id)
                 versions += search_version(strategy, stored.fingerprint, trials.training, trials.found)
@@ -163,7 +175,23 @@ not measured is null there.""",
                     context.log.warning(f"{series}: stale from the start, {row.stale_reason}. Train again.")
                 stages = transitions(db, row.id) if row is not None else []
                 context.add_asset_metadata(
-                    {**simulated_metadata(series), **_metadata(strategy, built, row, stages, trials, record)},
+                    {
+                        **simulated_metadata(series),
+                        **_verdict(built, row, stages, trials, record),
+                        "see": links(
+                            series,
+                            {
+                                "the candles": ("market_data",),
+                                "the search": branch_key(strategy, OPTIMIZATION_RESULTS),
+                                "the out-of-sample record": branch_key(strategy, WALK_FORWARD_VALIDATION),
+                            },
+                            strategy,
+                        ),
+                        **_history(db, strategy, series),
+                        **({} if row is None or built is None else _metadata(strategy, built, row, record)),
+                        **candles_metadata(stored.candles, stored.fingerprint),
+                        "training_job": str(job_id),
+                    },
                     partition_key=str(series),
                 )
         return dg.MaterializeResult(data_version=joint_version(versions))
@@ -227,8 +255,7 @@ def _row(built: Configuration, job_id: UUID) -> ConfigurationRow:
     return ConfigurationRow(training_job_id=job_id, **values)
 
 
-def _metadata(
-    strategy: Strategy,
+def _verdict(
     built: Configuration | None,
     row: ConfigurationRow | None,
     stages: Sequence[Transition],
@@ -237,19 +264,67 @@ def _metadata(
 ) -> dict[str, Any]:
     if built is None or row is None:
         return {"verdict": f"No configuration. {why_no_configuration(record, trials.training)}"}
+    return {
+        "verdict": f"{row.lifecycle_stage}: {stages[-1].reason}",
+        **warnings_metadata(row.data_warnings),
+        **({"stale": row.stale_reason} if row.stale_reason else {}),
+    }
+
+
+def _metadata(
+    strategy: Strategy, built: Configuration, row: ConfigurationRow, record: OutOfSampleRecord
+) -> dict[str, Any]:
     parameters = [
         {"parameter": p.name, "value": f"{row.parameters[p.name]:g}", "unit": p.unit} for p in strategy.parameters
     ]
     return {
-        "verdict": f"{row.lifecycle_stage}: {stages[-1].reason}",
         "metrics": metrics_table(record),
         "parameters": table(parameters, ("parameter", "value", "unit")),
         "configuration_id": str(row.id),
         "version": row.version,
-        **({"data_warnings": "\n".join(row.data_warnings)} if row.data_warnings else {}),
-        **({"stale": row.stale_reason} if row.stale_reason else {}),
         "lifecycle_stage": row.lifecycle_stage,
-        **record_figures(record),
         "on_the_command_line": f"tradepulse show {row.id}",
         "v3_document": document(with_stage(built.template, row.lifecycle_stage)),
+        "code_version": row.code_version,
+        "seed": row.seed,
+        **record_figures(record),
+        **{name: round(value, DECIMALS) for name in _EVIDENCE if (value := getattr(row, name)) is not None},
     }
+
+
+def _history(database: Database, strategy: Strategy, series: SeriesKey) -> dict[str, Any]:
+    """Return how the trainings of a series followed each other: a plot, and a table, the latest first."""
+    rows = list_configurations(
+        database,
+        strategy_name=strategy.name,
+        exchange=series.exchange,
+        pair=series.pair,
+        timeframe=series.timeframe.name,
+        active_only=False,
+        limit=_MOST_VERSIONS,
+    )
+    versions = [
+        {
+            "version": row.version,
+            "candles to": row.data_end.date().isoformat(),
+            "stage": row.lifecycle_stage,
+            "trades": written(row.sample_size, ",.0f"),
+            "net profit": written(row.net_profit, ",.2f"),
+            "Sharpe": written(row.sharpe_ratio, ".2f"),
+            "in-sample": written(row.in_sample_metrics.get("sharpe_ratio"), ".2f"),
+        }
+        for row in rows
+    ]
+    return {
+        "trainings": table(versions, tuple(versions[0]) if versions else ("version",)),
+        "from_training_to_training": trainings_chart(
+            [f"v{row.version}" for row in reversed(rows)],
+            _numbers(row.sharpe_ratio for row in reversed(rows)),
+            _numbers(row.in_sample_metrics.get("sharpe_ratio") for row in reversed(rows)),
+            [row.lifecycle_stage for row in reversed(rows)],
+        ),
+    }
+
+
+def _numbers(values: Iterable[float | None]) -> FloatArray:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)

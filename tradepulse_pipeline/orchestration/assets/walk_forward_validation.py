@@ -1,7 +1,7 @@
 """What the best parameters of each train window did on the candles after it."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 import numpy as np
@@ -12,18 +12,22 @@ from tradepulse_pipeline.orchestration.failures import told_plainly
 from tradepulse_pipeline.orchestration.names import branch_name, code_version
 from tradepulse_pipeline.orchestration.partitions import SERIES, joint_version, series_of
 from tradepulse_pipeline.orchestration.presentation import (
+    candles_metadata,
     equity_curve,
     evidence_metadata,
+    links,
     metrics_table,
     place,
     record_figures,
     simulated_metadata,
     table,
+    warnings_metadata,
     written,
 )
 from tradepulse_pipeline.orchestration.resources import ArtifactsResource, DatabaseResource
 from tradepulse_pipeline.orchestration.tables import (
     OPTIMIZATION_RESULTS,
+    TRAINED_CONFIGURATIONS,
     WALK_FORWARD_VALIDATION,
     branch_key,
     read_frame,
@@ -40,6 +44,9 @@ from tradepulse_pipeline.validation.evidence import EvidenceReport, gather_evide
 from tradepulse_pipeline.validation.record import OutOfSampleRecord
 from tradepulse_pipeline.validation.training import TrainingSettings
 from tradepulse_pipeline.validation.walk_forward import judge_windows
+
+#: Below it, a probability is not written out.
+_SMALLEST_P_VALUE: Final = 0.001
 
 _COLUMNS = dg.TableSchema(
     columns=[
@@ -101,6 +108,9 @@ refused.""",
                     reporter(context, db, job_id, series),
                 )
                 frame = stored.frame(strategy)
+                context.log.info(
+                    f"Evidence of {series}: what luck could have done, from {trials.found.total_trials:,} trials."
+                )
                 evidence = gather_evidence(
                     frame,
                     strategy.with_filters(trials.training.filters),
@@ -115,9 +125,21 @@ refused.""",
                 context.add_asset_metadata(
                     {
                         **simulated_metadata(series),
-                        **_metadata(series, record, evidence, frame, strategy, trials.training),
+                        "verdict": verdict(series, record),
+                        **warnings_metadata(stored.warnings),
+                        "see": links(
+                            series,
+                            {
+                                "the candles": ("market_data",),
+                                "the search": branch_key(strategy, OPTIMIZATION_RESULTS),
+                                "the configuration": branch_key(strategy, TRAINED_CONFIGURATIONS),
+                            },
+                            strategy,
+                        ),
+                        **_metadata(record, evidence, frame, strategy, trials.training),
                         "trades": place(trades.url),
                         "days": place(daily.url),
+                        **candles_metadata(stored.candles, stored.fingerprint),
                     },
                     partition_key=str(series),
                 )
@@ -127,7 +149,6 @@ refused.""",
 
 
 def _metadata(
-    series: SeriesKey,
     record: OutOfSampleRecord,
     evidence: EvidenceReport,
     frame: IndicatorFrame,
@@ -152,9 +173,7 @@ def _metadata(
     is_routine = all(result.status == "judged" for result in record.windows)
     columns = [name for name in windows[0] if name != "status" or not is_routine]
     return {
-        "verdict": verdict(series, record),
         "metrics": metrics_table(record),
-        "windows": table(windows, columns),
         "equity": equity_curve(
             f"Equity over the test windows, {'' if record.is_out_of_sample else 'not '}out-of-sample",
             days,
@@ -167,6 +186,7 @@ def _metadata(
             windows=[(r.test_start_ms, r.test_end_ms) for r in record.windows if r.status != "not searched"],
         ),
         **evidence_metadata(record, evidence, capital),
+        "windows": table(windows, columns),
         "dagster/row_count": record.trades.height,
         **record_figures(record),
     }
@@ -188,7 +208,8 @@ def verdict(series: SeriesKey, record: OutOfSampleRecord) -> str:
         words.append(f" (in-sample {record.in_sample.sharpe_ratio:.2f})")
     words.append(f"; costs take {record.cost_per_trade_r:.2f} R per trade.")
     if record.p_value is not None:
-        words.append(f" Luck alone would do at least as well with a probability of {record.p_value:.1%}.")
+        probability = "below 0.1%" if record.p_value < _SMALLEST_P_VALUE else f"of {record.p_value:.1%}"
+        words.append(f" Luck alone would do at least as well with a probability {probability}.")
     if record.is_overfit:
         words.append(" Overfit: the out-of-sample Sharpe ratio is less than half of the in-sample one.")
     if not record.is_complete:

@@ -225,6 +225,40 @@ def band_chart(
 
 
 @_image
+def trainings_chart(
+    versions: Sequence[str], sharpe_ratio: FloatArray, in_sample: FloatArray, stages: Sequence[str]
+) -> Figure:
+    """Return how the trainings of a series followed each other; arrays of shape (n_trainings,), NaN where undefined.
+
+    Parameters
+    ----------
+    versions : sequence of str
+        What the trainings are called, the first one first.
+    sharpe_ratio, in_sample : float64 arrays
+        Sharpe ratios of the out-of-sample record, and the mean of those that its searches promised.
+    stages : sequence of str
+        The lifecycle stage of each; written where it is another than before.
+    """
+    title = "Sharpe ratio from training to training"
+    if not np.isfinite(sharpe_ratio).any():
+        raise _NothingToDrawError(title)
+    figure, axes = _figure(title, height=_LOW + 0.5)
+    numbers = np.arange(len(versions))
+    axes.plot(numbers, in_sample, color=_GREY, marker="o", markersize=3, linestyle=":", label="in-sample, mean")
+    axes.plot(numbers, sharpe_ratio, color=_BLUE, marker="o", markersize=5, label="out-of-sample")
+    axes.axhline(0.0, color=_GREY, linewidth=0.8)
+    for number, value, stage, before in zip(numbers, sharpe_ratio, stages, ["", *stages[:-1]], strict=True):
+        if np.isfinite(value) and stage != before:
+            axes.annotate(
+                stage, (number, value), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7, color=_BLUE
+            )
+    axes.set_xticks(numbers, versions)
+    axes.margins(x=0.08, y=0.2)
+    _legend(figure, axes)
+    return figure
+
+
+@_image
 def fan_chart(
     title: str,
     steps: IntArray,

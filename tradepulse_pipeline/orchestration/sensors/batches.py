@@ -1,22 +1,31 @@
 """Taking failed batches apart, so that a series that fails keeps no other from being trained."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from tradepulse_pipeline.database import training_jobs
+from tradepulse_pipeline.database.connection import Database
 from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.orchestration.jobs import UPDATE_MARKET_DATA
-from tradepulse_pipeline.orchestration.names import BATCH_TAG, TRAINING_JOB_TAG, WILL_RETRY_TAG
+from tradepulse_pipeline.orchestration.names import BATCH_TAG, TRAINING_JOB_TAG, WILL_RETRY_TAG, branch_name
 from tradepulse_pipeline.orchestration.partitions import SERIES
 from tradepulse_pipeline.orchestration.resources import DatabaseResource
-from tradepulse_pipeline.orchestration.training_jobs import job_id_of
+from tradepulse_pipeline.orchestration.training_jobs import job_id_of, strategies_of
+from tradepulse_pipeline.strategies.base import Strategy
 
 
-def build_failed_batches(trainings: Sequence[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
-    """Return the sensor that repeats a failed batch series by series; ``trainings`` are the jobs that it runs."""
+def build_failed_batches(
+    trainings: Sequence[UnresolvedAssetJobDefinition], usual: Sequence[UnresolvedAssetJobDefinition]
+) -> dg.SensorDefinition:
+    """Return the sensor that repeats a failed batch series by series.
+
+    ``trainings`` are the jobs that it runs, ``usual`` those of them for what was launched from an asset's page.
+    """
+    without_a_preset = {UPDATE_MARKET_DATA.name, *(job.name for job in usual)}
 
     @dg.run_failure_sensor(
         name="failed_batches",
@@ -36,16 +45,12 @@ def build_failed_batches(trainings: Sequence[UnresolvedAssetJobDefinition]) -> d
             return dg.SkipReason(f"Run {run.run_id} was over one series: there is nothing to take apart.")
         if run.tags.get(WILL_RETRY_TAG) == "true":
             return dg.SkipReason(f"Run {run.run_id} is tried again as a whole: its process died.")
-        jobs = _jobs_of(run, context.repository_def)
+        jobs = _jobs_of(run, context.repository_def, without_a_preset)
         context.log.info(
             f"The batch {run.run_id} failed: {len(keys)} series are repeated one by one, by {', '.join(jobs)}."
         )
-        job_id = job_id_of(run)
-        try:
-            training_jobs.get(database.open(), job_id)
-            tags = {TRAINING_JOB_TAG: str(job_id)}
-        except InvalidInputError:  # it failed before it was a training job
-            tags = {}
+        strategies = strategies_of(run, context.instance)
+        tags = {job_name: _training_job_tag(database.open(), run, strategies, job_name) for job_name in jobs}
         return [
             dg.RunRequest(
                 job_name=job_name,
@@ -53,7 +58,7 @@ def build_failed_batches(trainings: Sequence[UnresolvedAssetJobDefinition]) -> d
                 partition_key=key,
                 run_key=f"{run.run_id} {job_name} {key}",
                 run_config=run.run_config,
-                tags={**tags, BATCH_TAG: run.run_id},
+                tags={**tags[job_name], BATCH_TAG: run.run_id},
             )
             for job_name, assets in jobs.items()
             for key in keys
@@ -71,7 +76,21 @@ def series_of_batch(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[st
     return there[there.index(first) : there.index(last) + 1]
 
 
-def _jobs_of(run: dg.DagsterRun, repository: dg.RepositoryDefinition | None) -> dict[str, list[dg.AssetKey]]:
+def _training_job_tag(
+    database: Database, run: dg.DagsterRun, strategies: Collection[Strategy], job_name: str
+) -> dict[str, str]:
+    """Return the tag with the batch's training job of the strategy that a job trains; none where there is none."""
+    for strategy in strategies:
+        if job_name.endswith(branch_name(strategy)):
+            job_id = job_id_of(run, strategy, strategies)
+            with suppress(InvalidInputError):  # it failed before it was a training job
+                return {TRAINING_JOB_TAG: str(training_jobs.get(database, job_id).id)}
+    return {}
+
+
+def _jobs_of(
+    run: dg.DagsterRun, repository: dg.RepositoryDefinition | None, without_a_preset: Collection[str]
+) -> dict[str, list[dg.AssetKey]]:
     """Return the jobs that make what a run was to make, each with its share of the assets.
 
     A backfill from an asset's page is of no job, and may be over the branches of several strategies.
@@ -85,7 +104,7 @@ def _jobs_of(run: dg.DagsterRun, repository: dg.RepositoryDefinition | None) -> 
     jobs: dict[str, list[dg.AssetKey]] = {}
     while wanted:
         # The fewest assets beside the wanted ones: of candles alone, the job that fetches them.
-        best = max(made, key=lambda name: (len(made[name] & wanted), -len(made[name])))
+        best = max(without_a_preset, key=lambda name: (len(made[name] & wanted), -len(made[name]), name))
         share = made[best] & wanted
         if not share:
             break
