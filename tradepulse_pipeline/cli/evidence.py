@@ -80,7 +80,7 @@ def monte_carlo_rows(row: ConfigurationRow) -> list[list[str]]:
     if figures.bootstrapped_share_profitable is not None:
         rows.append(
             [
-                "Candles in other order",
+                "Reordered candles",
                 _range(figures.bootstrapped_net_profit_low, figures.bootstrapped_net_profit_high),
                 console.percent(figures.bootstrapped_drawdown_95),
                 f"{console.number(figures.bootstrapped_days_under_water_95, 0)} days",

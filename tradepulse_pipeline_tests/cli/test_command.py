@@ -33,7 +33,7 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert "HEAVY []" in done.stdout
     assert set(COMMANDS) == {
         "train", "up", "import", "backtest", "check", "estimate", "results", "show", "jobs", "markets", "replay",
-        "config", "quality", "record", "fetch", "sources",
+        "config", "quality", "record", "fetch", "sources", "monitor", "breakers",
     }  # fmt: skip
     for name in COMMANDS:
         assert f" {name} " in done.stdout
@@ -60,6 +60,7 @@ def test_every_setting_of_a_training_is_an_option_by_its_own_name_too(run: Run) 
     infrastructure = {
         "data_dir", "database_url", "artifacts_url", "exchange_url", "web_host", "web_port", "own_strategies",
         "source_order", "markets", "listings", "partitions_per_run", "retraining_schedule", "max_age_days",
+        "keep_runs_days", "web_url", *(name for name in Settings.model_fields if name.startswith("alerts_")),
     }  # fmt: skip
     for name in Settings.model_fields.keys() - infrastructure:
         assert f"--{normalized(name)}" in shown

@@ -61,7 +61,7 @@ def test_both_monte_carlos_have_a_line():
             "Ruin": "1.0 %",
         },
         {
-            "": "Candles in other order",
+            "": "Reordered candles",
             "Net profit": "-1,679.40 to 900.00",
             "Drawdown": "20.5 %",
             "Under water": "302 days",

@@ -81,7 +81,7 @@ def without_spread(parameters: object) -> dict[str, float]:
             ("--filter", "max_spread_tolerance"),
             "filters: found ['max_spread_tolerance'] from option. Expected NAME=VALUE",
         ),
-        (("--filter", "max_spread_tolerance=small"), "filters: found 'small' from option."),
+        (("--filter", "max_spread_tolerance=small"), "filters.max_spread_tolerance: found 'small' from option."),
         (("--filter", "max_spread_tolerance=5", "--strategy", "SUPPLY_SHOCK_V3"), "Allowed: none."),
     ],
 )

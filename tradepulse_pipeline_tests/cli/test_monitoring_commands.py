@@ -41,7 +41,7 @@ def add_candles(n_days: int) -> None:
         store_candles(database, SERIES, candles, "simulated")
 
 
-def test_nothing_to_watch(in_project: Path, run):
+def test_nothing_to_watch(own_project: Path, run):
     for command in ("monitor", "breakers"):
         found = run(command)
         assert found.exit_code == 0
