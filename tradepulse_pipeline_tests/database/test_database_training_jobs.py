@@ -123,7 +123,7 @@ def test_counts_profits_and_errors_are_summed_up(database: Database) -> None:
     assert job.best_net_profit == 1e15
     assert job.progress == {
         "series": "binance:BTC-USDT:5m", "phase": "search", "done": 3, "total": 10, "unit": "trials", "best": None,
-        "detail": "",
+        "detail": "", "measure": "objective",
     }  # fmt: skip
     assert (
         job.error_message
