@@ -11,7 +11,9 @@ from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.in_process import InProcessExecutor
+from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
+from tradepulse_pipeline.orchestration.failures import lost_dagsters_database
 from tradepulse_pipeline.orchestration.launcher import PROCESS_TAG, LocalRunLauncher
 from tradepulse_pipeline.processes import this_process
 
@@ -22,13 +24,19 @@ class CancellableExecutor(InProcessExecutor):
     Dagster takes an interrupt that nobody asked for in the web UI (Ctrl-C in the terminal, a server that is shut
     down) for a failure, which it would retry. So it is where a launcher sent the run to another machine: that one is
     shut down, and the run is to go on elsewhere.
+
+    A step that failed because Dagster's own connection broke (its database restarted) has the run tried again, as one
+    whose process died: Dagster would take it for a step that fails by itself.
     """
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
         """Run all steps of the plan."""
         plan_context.instance.add_run_tags(plan_context.run_id, {PROCESS_TAG: this_process()})
         try:
-            yield from super().execute(plan_context, execution_plan)
+            for event in super().execute(plan_context, execution_plan):
+                if lost_dagsters_database(event):
+                    plan_context.instance.add_run_tags(plan_context.run_id, {RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "true"})
+                yield event
         except (KeyboardInterrupt, DagsterExecutionInterruptedError):
             instance = plan_context.instance
             run = instance.get_run_by_id(plan_context.run_id)

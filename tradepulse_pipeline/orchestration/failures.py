@@ -16,6 +16,9 @@ from tradepulse_pipeline.orchestration.names import RUN_RETRIES_TAG
 #: step: then a step that is cancelled would be tried again, too.
 PATIENCE: Final = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
+#: What Dagster's driver raises when the server hangs up, shuts down or starts. A full disk has an error of its own.
+_BROKEN_CONNECTION: Final = ("OperationalError", "InterfaceError", "AdminShutdown", "CrashShutdown", "CannotConnectNow")
+
 
 @contextmanager
 def told_plainly() -> Iterator[None]:
@@ -44,6 +47,19 @@ def _may_pass(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def lost_dagsters_database(event: dg.DagsterEvent) -> bool:
+    """Return whether a step failed since Dagster, in the midst of it, lost the connection to its database.
+
+    TradePulse's own connections have their patience, and their errors say what they are: see ``told_plainly``.
+    """
+    if not event.is_step_failure or event.step_failure_data.user_failure_data:
+        return False
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error is not None and error.cls_name in _BROKEN_CONNECTION
 
 
 def first_error(step_failures: Sequence[dg.DagsterEvent]) -> str | None:

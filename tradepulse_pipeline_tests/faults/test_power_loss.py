@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-from contextlib import contextmanager
 
 import dagster as dg
 import pytest
@@ -21,13 +17,8 @@ from tradepulse_pipeline.database.migrations import migrate
 from tradepulse_pipeline.database.server import database_url
 from tradepulse_pipeline.orchestration import launcher
 from tradepulse_pipeline_tests.orchestration.conftest import ROOT, remove_data
-from tradepulse_pipeline_tests.orchestration.test_web_server import (
-    ADD_PARTITION,
-    REPOSITORY,
-    SETTINGS,
-    WebServer,
-    kill,
-)
+from tradepulse_pipeline_tests.orchestration.test_web_server import SETTINGS
+from tradepulse_pipeline_tests.orchestration.web_server import ADD_PARTITION, REPOSITORY, kill, serving
 
 RUNS = """{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"""
 SERIES = "simulated:DARK-USDT:5m"
@@ -39,33 +30,6 @@ def project(tmp_path):
         shutil.copy(ROOT / name, tmp_path)
     yield tmp_path
     remove_data(tmp_path / ".tradepulse")
-
-
-@contextmanager
-def serving(project):
-    """Yield the running web server with its daemon; all of it is killed in the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TRADEPULSE_", "DAGSTER_"))}
-    arguments = ["-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
-    with (project / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=project,
-            env={**inherited, "DAGSTER_HOME": str(project)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        server = WebServer(project, f"http://127.0.0.1:{port}", process)
-        server.wait_for("the web server", server.location, 240)
-        yield server
-    finally:
-        if process.poll() is None:
-            kill(process)
 
 
 @dg.job

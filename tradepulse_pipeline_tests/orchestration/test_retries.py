@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dagster as dg
+import psycopg2.errors
 import pytest
 import requests
+import sqlalchemy.exc
+import yaml
 
 from tradepulse_pipeline.database.connection import Database
 from tradepulse_pipeline.errors import DatabaseError, InvalidInputError, SourceError, SourceUnreachableError
@@ -12,7 +17,8 @@ from tradepulse_pipeline.market.sources.http import FIRST_CONTACT, Reply, Retryi
 from tradepulse_pipeline.orchestration import failures
 from tradepulse_pipeline.orchestration.executor import cancellable_executor
 from tradepulse_pipeline.orchestration.failures import PATIENCE, told_plainly, why_run_failed
-from tradepulse_pipeline.orchestration.names import RUN_RETRIES_TAG
+from tradepulse_pipeline.orchestration.names import RUN_RETRIES_TAG, WILL_RETRY_TAG
+from tradepulse_pipeline_tests.orchestration.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +120,50 @@ def test_the_waits_grow() -> None:
     assert PATIENCE.backoff is dg.Backoff.EXPONENTIAL
     waits = [dg.RetryPolicy(delay=PATIENCE.delay, backoff=PATIENCE.backoff).calculate_delay(n) for n in (1, 2, 3)]
     assert waits == [5, 15, 35]
+
+
+#: What Dagster's driver raises in the step of ``work``.
+DRIVER_ERRORS = {
+    "closed": psycopg2.OperationalError("server closed the connection unexpectedly"),
+    "shut down": psycopg2.errors.AdminShutdown("terminating connection due to administrator command"),
+    "no room": psycopg2.errors.DiskFull("no space left on device"),
+}
+
+
+@dg.op(config_schema=str)
+def step(context) -> None:
+    error = DRIVER_ERRORS[context.op_config]
+    raise sqlalchemy.exc.OperationalError("SELECT 1", {}, error) from error
+
+
+@dg.job(executor_def=cancellable_executor)
+def work() -> None:
+    step()
+
+
+def is_tried_again(error: str, tmp_path: Path, tags: dict[str, str] | None = None) -> bool:
+    """Return whether a run is, whose step failed as Dagster's storage raised ``error``, by what dagster.yaml says."""
+    run_retries = yaml.safe_load((ROOT / "dagster.yaml").read_text())["run_retries"]
+    config = {"ops": {"step": {"config": error}}}
+    with dg.instance_for_test(overrides={"run_retries": run_retries}, temp_dir=str(tmp_path)) as instance:
+        done = dg.execute_job(dg.reconstructable(work), instance, run_config=config, tags=tags)
+        run = instance.get_run_by_id(done.run_id)
+        assert run is not None
+        assert run.status is dg.DagsterRunStatus.FAILURE
+        return run.tags[WILL_RETRY_TAG] == "true"
+
+
+@pytest.mark.parametrize("error", ["closed", "shut down"])
+def test_a_run_in_which_dagster_lost_its_database_is_tried_again(error: str, tmp_path: Path) -> None:
+    assert is_tried_again(error, tmp_path)
+
+
+def test_a_run_whose_database_has_no_room_is_not(tmp_path: Path) -> None:
+    assert not is_tried_again("no room", tmp_path)
+
+
+def test_nor_is_one_that_somebody_waits_for_at_the_terminal(tmp_path: Path) -> None:
+    assert not is_tried_again("closed", tmp_path, {RUN_RETRIES_TAG: "0"})
 
 
 def test_a_database_that_is_away_may_come_back() -> None:

@@ -104,12 +104,22 @@ def web_server(project: Path) -> Iterator[WebServer]:
     """Serve a project in the empty folder ``project``; its data is removed at the end."""
     for name in ("dagster.yaml", "workspace.yaml"):
         shutil.copy(ROOT / name, project)
+    try:
+        with serving(project) as server:
+            yield server
+    finally:
+        remove_data(project / ".tradepulse")
+
+
+@contextmanager
+def serving(project: Path) -> Iterator[WebServer]:
+    """Serve the project that is in ``project`` until all of its processes are killed at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TRADEPULSE_", "DAGSTER_"))}
     arguments = ["-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
-    with (project / "server.log").open("wb") as log:
+    with (project / "server.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=project,
@@ -124,8 +134,8 @@ def web_server(project: Path) -> Iterator[WebServer]:
         server.wait_for("the web server", server.location)
         yield server
     finally:
-        kill(process)
-        remove_data(project / ".tradepulse")
+        if process.poll() is None:
+            kill(process)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
