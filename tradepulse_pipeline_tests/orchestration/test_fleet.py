@@ -366,6 +366,16 @@ def test_ctrl_c_on_a_training_at_a_fleets_terminal_cancels_it(database, tmp_path
     assert train_here(database, "simulated:TERM-USDT:5m", on_progress=interrupt, project=tmp_path).cancelled
 
 
+def test_a_fleet_has_the_limits_of_one_machine_but_for_those_that_its_size_decides():
+    one, fleet = (yaml.safe_load((ROOT / name).read_text()) for name in ("dagster.yaml", "deploy/celery/dagster.yaml"))
+    assert fleet["storage"] == one["storage"]
+    assert fleet["concurrency"]["pools"] == one["concurrency"]["pools"]
+    same_series = "tag_concurrency_limits"
+    assert fleet["concurrency"]["runs"][same_series] == one["concurrency"]["runs"][same_series]
+    for section in ("run_monitoring", "retention", "run_queue", "telemetry", "nux"):
+        assert fleet[section] == one[section]
+
+
 class TestTheHealthOfARun:
     """By a launcher whose broker nobody listens to."""
 

@@ -95,18 +95,23 @@ def test_nothing_declared_costs_nothing_and_says_so(watch, declare):
 
 
 def test_new_series_are_added_and_trained_as_one_job_and_only_once(watch, declare, database):
-    declare(A, B, more="history_days = 200\n[filters]\nmax_spread_tolerance = 20\n")
+    first, second = "binance:NEW1-USDT:5m", "binance:NEW2-USDT:5m"
+    declare(first, second, more="history_days = 200\n[filters]\nmax_spread_tolerance = 20\n")
     declared = watch("declared_markets")
     requests = declared.tick()
-    assert declared.series == {A, B}
+    assert declared.series == {first, second}
     assert [(one.partition_key, one.job_name) for one in requests] == [
-        (A, "train_liquidity_sweep_v3"),
-        (B, "train_liquidity_sweep_v3"),
+        (first, "train_liquidity_sweep_v3"),
+        (second, "train_liquidity_sweep_v3"),
     ]
     (job_id,) = {one.tags[TRAINING_JOB_TAG] for one in requests}
     assert {one.run_config["resources"]["settings"]["config"]["history_days"] for one in requests} == {200}
-    (job,) = [job for job in training_jobs.list_jobs(database) if str(job.id) == job_id]
-    assert ([str(one.series) for one in job.series], job.status, job.user_id) == ([A, B], "pending", "declared_markets")
+    job = training_jobs.get(database, UUID(job_id))
+    assert ([str(one.series) for one in job.series], job.status, job.user_id) == (
+        [first, second],
+        "pending",
+        "declared_markets",
+    )
     assert job.config["training"]["filters"] == {"max_spread_tolerance": 20.0}
     assert declared.tick() == []
     assert declared.said == "2 series are declared, and all have been asked for."
