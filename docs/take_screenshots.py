@@ -33,6 +33,8 @@ FIRST: Final[Mapping[str, object]] = {
     "end": "2024-12-31",
 }
 SECOND: Final[Mapping[str, object]] = {**FIRST, "start": "2024-07-01", "end": "2025-06-30"}
+#: What comes after the first, to be traded on paper.
+FOLLOWING: Final[Mapping[str, object]] = {"simulated_edge": 1.5, "start": "2024-01-01", "end": "2025-03-31"}
 
 
 def main(wanted: list[str]) -> None:
@@ -81,6 +83,20 @@ def launchpad(browser: Browser, _: WebServer) -> None:
     browser.see("All defaults expanded")
     browser.click_at("//*[contains(@class, 'CodeMirror-code')]//*[contains(text(), 'objective')]")
     browser.see("Trials per train window")
+
+
+def automation(browser: Browser, _: WebServer) -> None:
+    """Schedules and sensors, each with its switch."""
+    browser.open("/automation")
+    browser.see("monitor_liquidity_sweep_v3_daily")
+
+
+def monitoring(browser: Browser, server: WebServer) -> None:
+    """What became of a configuration on the candles after its training."""
+    server.wait_for_end(server.launch(SERIES, FOLLOWING, job="update_market_data"))
+    server.wait_for_end(server.launch(SERIES, {}, job=f"monitor_{BRANCH}"))
+    browser.open_partition(f"{BRANCH}/lifecycle_monitoring", SERIES)
+    browser.see("verdict")
 
 
 def run(browser: Browser, server: WebServer) -> None:
@@ -132,6 +148,8 @@ PICTURES: Final[Mapping[str, Callable[[Browser, WebServer], None]]] = {
     "asset-graph": graph,
     "dialog": dialog,
     "launchpad": launchpad,
+    "automation": automation,
+    "monitoring": monitoring,
     "run": run,
     "asset-page": asset_page,
     "plot": plot,

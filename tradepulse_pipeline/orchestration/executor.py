@@ -15,7 +15,7 @@ from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
 from tradepulse_pipeline.orchestration.failures import lost_dagsters_database
 from tradepulse_pipeline.orchestration.launcher import PROCESS_TAG, LocalRunLauncher
-from tradepulse_pipeline.processes import this_process
+from tradepulse_pipeline.processes import interrupts_arrive, this_process
 
 
 class CancellableExecutor(InProcessExecutor):
@@ -33,10 +33,12 @@ class CancellableExecutor(InProcessExecutor):
         """Run all steps of the plan."""
         plan_context.instance.add_run_tags(plan_context.run_id, {PROCESS_TAG: this_process()})
         try:
-            for event in super().execute(plan_context, execution_plan):
-                if lost_dagsters_database(event):
-                    plan_context.instance.add_run_tags(plan_context.run_id, {RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "true"})
-                yield event
+            with interrupts_arrive(DagsterExecutionInterruptedError):
+                for event in super().execute(plan_context, execution_plan):
+                    if lost_dagsters_database(event):
+                        tag = {RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "true"}
+                        plan_context.instance.add_run_tags(plan_context.run_id, tag)
+                    yield event
         except (KeyboardInterrupt, DagsterExecutionInterruptedError):
             instance = plan_context.instance
             run = instance.get_run_by_id(plan_context.run_id)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 from dagster._config import Field
 from dagster._config.config_schema import UserConfigSchema
@@ -16,6 +17,9 @@ from tradepulse_pipeline.database.connection import DAGSTER_SCHEMA, Database
 from tradepulse_pipeline.database.migrations import ensure_schemas
 from tradepulse_pipeline.database.server import database_url, sqlalchemy_url
 from tradepulse_pipeline.settings import load_settings
+
+if TYPE_CHECKING:
+    from tradepulse_pipeline.database.connection import Connection
 
 
 class TradePulseStorage(DagsterPostgresStorage):
@@ -39,14 +43,18 @@ class TradePulseStorage(DagsterPostgresStorage):
         )
         with Database(url) as database:
             ensure_schemas(database)
-        storage = cls(sqlalchemy_url(url, DAGSTER_SCHEMA), inst_data=inst_data)
-        storage._limit_pools(config_value.get("pool_limits", {}))
+            storage = cls(sqlalchemy_url(url, DAGSTER_SCHEMA), inst_data=inst_data)
+            if limits := config_value.get("pool_limits"):
+                database.run(partial(storage._limit_pools, limits=limits))
         return storage
 
-    def _limit_pools(self, limits: Mapping[str, int]) -> None:
-        """Set the limits that differ: what was changed on the page *Concurrency* holds until the next start."""
-        if not limits:
-            return
+    def _limit_pools(self, connection: Connection, limits: Mapping[str, int]) -> None:
+        """Set the limits that differ: what was changed on the page *Concurrency* holds until the next start.
+
+        Web server, daemon and code server start together, and Dagster adds a pool without a look at the others: so
+        one of them at a time.
+        """
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('pool limits', 0))")
         events = self.event_log_storage
         held = {pool.name: pool.limit for pool in events.get_pool_limits() if not pool.from_default}
         for name, limit in limits.items():

@@ -6,6 +6,7 @@ import importlib
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import fields, replace
 
@@ -20,6 +21,7 @@ from tradepulse_pipeline.errors import InvalidInputError
 from tradepulse_pipeline.market.history import HistorySettings
 from tradepulse_pipeline.market.series import TIMEFRAMES
 from tradepulse_pipeline.optimizers.settings import SearchSettings
+from tradepulse_pipeline.orchestration.instance import TradePulseStorage
 from tradepulse_pipeline.orchestration.launch import open_instance
 from tradepulse_pipeline.orchestration.names import DEFINITIONS, PARTITION_TAG
 from tradepulse_pipeline.orchestration.partitions import SERIES
@@ -30,6 +32,7 @@ from tradepulse_pipeline.validation.windows import WindowSettings
 from tradepulse_pipeline_tests.orchestration.conftest import ROOT
 
 BRANCHES = ("liquidity_sweep_v3", "capitulation_reversal_v3", "failed_breakdown_v3", "supply_shock_v3")
+POOLS = {"exchange": 3, "search": 2}
 HEAVY = ("skopt", "optuna", "ccxt", "pandas", "polars", "sklearn", "psycopg", "psycopg2", "pyarrow", "matplotlib")
 
 #: The strategies that come with TradePulse, whatever the project that the tests run in names beside them.
@@ -169,10 +172,22 @@ def test_pools_hold_what_fetches_and_what_searches_and_are_limited():
 def test_limits_of_pools_are_those_of_the_project(database):
     with open_instance() as instance:
         storage = instance.event_log_storage
-        assert {pool.name: pool.limit for pool in storage.get_pool_limits()} == {"exchange": 3, "search": 2}
+        assert {pool.name: pool.limit for pool in storage.get_pool_limits()} == POOLS
         storage.set_concurrency_slots("search", 1)
     with open_instance() as instance:
         assert {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}["search"] == 2
+
+
+def test_processes_that_start_together_set_the_limits_of_pools_once(database):
+    def start(_):
+        return TradePulseStorage.from_config_value(None, {"pool_limits": POOLS}).event_log_storage
+
+    start(0)
+    with database.connection() as connection:
+        connection.execute("DELETE FROM dagster.concurrency_limits; DELETE FROM dagster.concurrency_slots")
+    with ThreadPoolExecutor(8) as threads:
+        *_, storage = threads.map(start, range(8))
+    assert {pool.name: pool.limit for pool in storage.get_pool_limits()} == POOLS
 
 
 def test_a_preset_holds_where_a_run_is_given_some_settings_only():

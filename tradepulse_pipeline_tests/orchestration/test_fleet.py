@@ -67,6 +67,8 @@ SETTINGS = dict(SettingsResource.of(TRAINING, HISTORY, simulated_edge=EDGE).to_r
 
 STEPS = """query ($run: ID!) { runOrError(runId: $run) { ... on Run { eventConnection { events {
     ... on ExecutionStepStartEvent { stepKey } } } } } }"""
+STORY = """query ($run: ID!) { runOrError(runId: $run) { ... on Run { status tags { key value } eventConnection {
+    events { __typename ... on MessageEvent { message timestamp } } } } } }"""
 RETRIES = """query ($parent: String!) { runsOrError(filter: {tags: [{key: "dagster/parent_run_id", value: $parent}]}) {
     ... on Runs { results { runId } } } }"""
 
@@ -174,7 +176,11 @@ class Fleet:
         return [str(run["runId"]) for run in self.server.ask(RETRIES, parent=run_id)["runsOrError"]["results"]]
 
     def retry_of(self, run_id: str) -> str:
-        self.server.wait_for("the next try", lambda: self.retries_of(run_id))
+        try:
+            self.server.wait_for("the next try", lambda: self.retries_of(run_id))
+        except AssertionError as error:
+            error.add_note(f"Of the run it is known: {self.server.ask(STORY, run=run_id)}")
+            raise
         (retry,) = self.retries_of(run_id)
         return retry
 

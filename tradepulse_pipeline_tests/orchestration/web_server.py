@@ -77,7 +77,7 @@ class WebServer:
     def launch(self, series: str, settings: Mapping[str, object], job: str = JOB) -> str:
         parameters = {
             "selector": {**REPOSITORY, "jobName": job},
-            "runConfigData": {"resources": {"settings": {"config": dict(settings)}}},
+            "runConfigData": {"resources": {"settings": {"config": dict(settings)}}} if settings else {},
             "mode": "default",
             "executionMetadata": {"tags": [{"key": "dagster/partition", "value": series}]},
         }
