@@ -89,6 +89,7 @@ def automation(browser: Browser, _: WebServer) -> None:
     """Schedules and sensors, each with its switch."""
     browser.open("/automation")
     browser.see("monitor_liquidity_sweep_v3_daily")
+    browser.wait_for("all switches", lambda: "bp5-spinner" not in str(browser.driver.page_source))
 
 
 def monitoring(browser: Browser, server: WebServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import dagster as dg
@@ -46,10 +47,12 @@ def monitoring_metadata(row: ConfigurationRow, found: Evaluation, *, is_news: bo
     return {
         "verdict": f"{change}: {found.verdict.reason}{again}",
         "death_signals": _signals(found),
+        "what_the_signals_are": _list({signal.name: signal.definition for signal in found.signals}),
         "death_signal_count": len(found.death_signals),
         "paper_record": _equity(found),
         "paper_trades_table": _trades(found),
         "circuit_breakers": _breakers(found),
+        "what_the_breakers_look_at": _list(DEFINITIONS),
         **({"challenger": found.challenger.sentence} if found.challenger else {}),
         **stale,
         "lifecycle_stage": after,
@@ -68,15 +71,18 @@ def _signals(found: Evaluation) -> dg.MetadataValue:
             "state": _STATES[signal.is_on],
             "figure": None if signal.figure is None else round(signal.figure, DECIMALS),
             "threshold": None if signal.threshold is None else round(signal.threshold, DECIMALS),
-            "what it is": signal.definition,
         }
         for signal in found.signals
     ]
-    return table(rows, ("signal", "state", "figure", "threshold", "what it is"))
+    return table(rows, ("signal", "state", "figure", "threshold"))
+
+
+def _list(definitions: Mapping[str, str]) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md("\n".join(f"- **{name}**: {definition}" for name, definition in definitions.items()))
 
 
 def _breakers(found: Evaluation) -> dg.MetadataValue:
-    """Return what each circuit breaker would have done to the paper record."""
+    """Return what each circuit breaker would have done to the paper record: trades it had stopped, and their cost."""
     rows = []
     for name, limit in LIMITS.items():
         outcome = found.breakers.alone.get(name)
@@ -85,9 +91,8 @@ def _breakers(found: Evaluation) -> dg.MetadataValue:
                 "breaker": name,
                 "limit": limit,
                 "tripped": None if outcome is None else outcome.n_tripped,
-                "trades stopped": None if outcome is None else len(outcome.stopped),
+                "stopped": None if outcome is None else len(outcome.stopped),
                 "saved (R)": None if outcome is None else round(outcome.saved_r, DECIMALS),
-                "what it looks at": DEFINITIONS[name],
             }
         )
     return table(rows, tuple(rows[0]))
@@ -98,18 +103,14 @@ def _trades(found: Evaluation) -> dg.MetadataValue:
     rows = [
         {
             "entry": iso_utc(int(opens[trades.entry_bar[k]])),
-            "exit": iso_utc(int(opens[trades.exit_bar[k]])),
             "side": "long" if trades.side[k] == LONG else "short",
-            "entry price": float(trades.entry_price[k]),
-            "exit price": float(trades.exit_price[k]),
             "result (R)": round(float(trades.r_multiple[k]), DECIMALS),
             "pnl": round(float(trades.pnl[k]), DECIMALS),
             "why it ended": EXIT_REASONS[trades.exit_reason[k]],
         }
         for k in range(max(0, len(trades) - TRADES_SHOWN), len(trades))
     ]
-    columns = ("entry", "exit", "side", "entry price", "exit price", "result (R)", "pnl", "why it ended")
-    return table(rows, columns)
+    return table(rows, ("entry", "side", "result (R)", "pnl", "why it ended"))
 
 
 def _equity(found: Evaluation) -> dg.MarkdownMetadataValue:
