@@ -15,6 +15,7 @@ from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
 from tradepulse_pipeline.orchestration.failures import lost_dagsters_database
 from tradepulse_pipeline.orchestration.launcher import PROCESS_TAG, LocalRunLauncher
+from tradepulse_pipeline.orchestration.names import WILL_RETRY_TAG
 from tradepulse_pipeline.processes import interrupts_arrive, this_process
 
 
@@ -26,7 +27,8 @@ class CancellableExecutor(InProcessExecutor):
     shut down, and the run is to go on elsewhere.
 
     A step that failed because Dagster's own connection broke (its database restarted) has the run tried again, as one
-    whose process died: Dagster would take it for a step that fails by itself.
+    whose process died: Dagster would take it for a step that fails by itself. So it would where a run that was given
+    up for dead, to be tried again, finds that it may not go on, and would take that back.
     """
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
@@ -35,7 +37,7 @@ class CancellableExecutor(InProcessExecutor):
         try:
             with interrupts_arrive(DagsterExecutionInterruptedError):
                 for event in super().execute(plan_context, execution_plan):
-                    if lost_dagsters_database(event):
+                    if event.is_step_failure and (lost_dagsters_database(event) or _is_to_be_retried(plan_context)):
                         tag = {RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "true"}
                         plan_context.instance.add_run_tags(plan_context.run_id, tag)
                     yield event
@@ -45,6 +47,12 @@ class CancellableExecutor(InProcessExecutor):
             if run is not None and run.status is dg.DagsterRunStatus.STARTED and not _was_sent(run, instance):
                 instance.report_run_canceling(run, "Interrupted: the run is cancelled.")
             raise
+
+
+def _is_to_be_retried(plan_context: PlanOrchestrationContext) -> bool:
+    """Return whether the run, while it still goes on here, counts as failed and is to be tried again."""
+    run = plan_context.instance.get_run_by_id(plan_context.run_id)
+    return run is not None and run.is_finished and run.tags.get(WILL_RETRY_TAG) == "true"
 
 
 def _was_sent(run: dg.DagsterRun, instance: dg.DagsterInstance) -> bool:

@@ -132,6 +132,9 @@ DRIVER_ERRORS = {
 
 @dg.op(config_schema=str)
 def step(context) -> None:
+    if context.op_config == "given up":
+        context.instance.report_run_failed(context.run, "Its worker gave no sign.")
+        raise DatabaseError("A newer run works on it.")
     error = DRIVER_ERRORS[context.op_config]
     raise sqlalchemy.exc.OperationalError("SELECT 1", {}, error) from error
 
@@ -156,6 +159,10 @@ def is_tried_again(error: str, tmp_path: Path, tags: dict[str, str] | None = Non
 @pytest.mark.parametrize("error", ["closed", "shut down"])
 def test_a_run_in_which_dagster_lost_its_database_is_tried_again(error: str, tmp_path: Path) -> None:
     assert is_tried_again(error, tmp_path)
+
+
+def test_a_run_that_was_given_up_is_tried_again_though_it_finds_out_and_fails(tmp_path: Path) -> None:
+    assert is_tried_again("given up", tmp_path)
 
 
 def test_a_run_whose_database_has_no_room_is_not(tmp_path: Path) -> None:
