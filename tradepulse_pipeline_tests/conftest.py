@@ -11,6 +11,30 @@ from hypothesis import settings
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.load_profile("default")
 
+#: Files that take longest. They come first, so that the processes that run the tests end at about the same time.
+_LONGEST = (
+    "operation/test_day.py",
+    "orchestration/test_fleet.py",
+    "cli/test_fetch_command.py",
+    "cli/test_training_commands.py",
+    "faults/test_runs.py",
+    "orchestration/test_browser.py",
+    "orchestration/test_training.py",
+    "backtest/test_against_reference.py",
+    "faults/test_power_loss.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the rest stays in random order."""
+
+    def rank(item: pytest.Item) -> int:
+        ranks = (number for number, name in enumerate(_LONGEST) if item.path.as_posix().endswith(name))
+        return next(ranks, len(_LONGEST))
+
+    items.sort(key=rank)
+
 
 def _shared(name: str) -> Path:
     base = Path(os.environ.get("TRADEPULSE_TEST_DATA", Path(__file__).parents[2] / "shared"))

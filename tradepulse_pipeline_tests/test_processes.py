@@ -5,12 +5,21 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Iterator
 
 import dagster as dg
 import pytest
 
 from tradepulse_pipeline.orchestration.executor import cancellable_executor
 from tradepulse_pipeline.processes import interrupts_arrive
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Whoever runs the tests in the background may ignore Ctrl-C, and they inherit it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Finalised:

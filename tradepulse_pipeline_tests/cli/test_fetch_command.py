@@ -121,7 +121,7 @@ def test_a_real_year_of_three_pairs_killed_and_resumed(start, own_project, monke
         key(base): read_candle_file(market_data_dir / f"binance_{base}-USDT_5m.parquet", Timeframe("5m")).candles
         for base in BASES
     }
-    check_troubled_fetch(start, monkeypatch, own_project, series, kills=(40, 1, 90, 70))
+    check_troubled_fetch(start, monkeypatch, own_project, series, kills=(40, 90))
 
 
 def test_series_fail_alone_and_the_others_are_stored(run, own_project, monkeypatch):

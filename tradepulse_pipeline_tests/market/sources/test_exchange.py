@@ -525,4 +525,4 @@ def test_the_loopback_starts_by_hand(tmp_path):
             assert page.candles.open_time_ms.tolist() == [START + at * STEP for at in range(5)]
             assert len(waits) == 1
         finally:
-            process.terminate()
+            process.kill()
