@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next(ranks, len(_LONGEST))
 
     items.sort(key=rank)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plots(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Draw plots where a test looks at them only: they take four fifths of a small training."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.name != "test_plots.py":
+            patch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
+        yield
 
 
 def _shared(name: str) -> Path:

@@ -39,6 +39,15 @@ def simulated(days):
     }
 
 
+def real(folder, base, days):
+    """Return the last days of a real year, as if they had ended yesterday."""
+    found = read_candle_file(folder / f"binance_{base}-USDT_5m.parquet", Timeframe("5m")).candles
+    last = found.between(found.end_ms - days * MS_PER_DAY, None)
+    days_since = (time.time_ns() // 1_000_000 - last.end_ms) // MS_PER_DAY
+    columns = (getattr(last, name) for name in PRICE_COLUMNS)
+    return Candles.from_arrays(last.timeframe, last.open_time_ms + days_since * MS_PER_DAY, *columns)
+
+
 def restated_earlier(candles):
     """Return the candles as they were before the exchange restated every 5,000th of them."""
     volume, close = candles.volume.copy(), candles.close.copy()
@@ -116,12 +125,9 @@ def test_killed_and_resumed_it_ends_with_exactly_the_exchanges_candles(start, ow
     check_troubled_fetch(start, monkeypatch, own_project, simulated(40), kills=(5, 9))
 
 
-def test_a_real_year_of_three_pairs_killed_and_resumed(start, own_project, monkeypatch, market_data_dir):
-    series = {
-        key(base): read_candle_file(market_data_dir / f"binance_{base}-USDT_5m.parquet", Timeframe("5m")).candles
-        for base in BASES
-    }
-    check_troubled_fetch(start, monkeypatch, own_project, series, kills=(40, 90))
+def test_real_months_of_three_pairs_killed_and_resumed(start, own_project, monkeypatch, market_data_dir):
+    series = {key(base): real(market_data_dir, base, 120) for base in BASES}
+    check_troubled_fetch(start, monkeypatch, own_project, series, kills=(12, 30))
 
 
 def test_series_fail_alone_and_the_others_are_stored(run, own_project, monkeypatch):
