@@ -58,8 +58,8 @@ def _since(due: Due) -> str:
 CAUSES: Final = (
     Cause(
         sensor_name="retrain_decayed",
-        description="Trains again what is in DECAY: the stage that monitoring leads to when two or more death signals "
-        "say that a configuration no longer works.",
+        description="Trains again what is in DECAY: the stage that monitoring leads to when the paper record says that "
+        "a configuration no longer works.",
         find=retraining.decayed,
         because=lambda due: f"it is in DECAY since {_since(due)}: {due.detail}",
         nothing=lambda: "No active configuration is in DECAY.",
