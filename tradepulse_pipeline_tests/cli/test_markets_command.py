@@ -34,10 +34,15 @@ def exchange(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackExchange]:
 
 @pytest.fixture
 def project(in_project: Path) -> Iterator[Path]:
-    """A project whose settings and partitions no other test sees."""
+    """A project whose settings and partitions no other test sees, and which has none of theirs."""
+    forget(in_project)
     yield in_project
-    (in_project / "tradepulse.toml").unlink(missing_ok=True)
-    with open_instance(in_project) as instance:
+    forget(in_project)
+
+
+def forget(project: Path) -> None:
+    (project / "tradepulse.toml").unlink(missing_ok=True)
+    with open_instance(project) as instance:
         for key in instance.get_dynamic_partitions("series"):
             instance.delete_dynamic_partition("series", key)
 
