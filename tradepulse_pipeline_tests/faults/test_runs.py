@@ -46,7 +46,7 @@ def forget(project_dir, database, series):
     database.run(lambda connection: connection.execute(delete, (series.exchange, series.pair)))
 
 
-@pytest.mark.parametrize(("settings", "step"), [({}, 11), ({"method": "tpe"}, 31)], ids=["random search", "TPE search"])
+@pytest.mark.parametrize(("settings", "step"), [({}, 17), ({"method": "tpe"}, 47)], ids=["random search", "TPE search"])
 def test_killed_at_one_write_after_the_other_it_ends_as_if_nothing_had_happened(
     train, unharmed, result_of, store, database, project_dir, settings, step
 ):
